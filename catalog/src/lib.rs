@@ -1,0 +1,42 @@
+//! The catalog: what can be installed, from which verified files, and how it runs.
+//!
+//! One signed JSON document pins size and SHA-256 of every file. It is read in
+//! this order, and only the last step hands anything out:
+//!
+//! ```text
+//! bytes ──► signature (minisign, pinned key) ──► parse (closed types) ──► validate ──► Catalog
+//! ```
+//!
+//! Code knows families of servers, not versions: how a version is installed and
+//! started is a [`LaunchPlan`], data in the catalog or one of the built-in plans
+//! for the six deployed Minecraft variants.
+
+mod builtin;
+mod check_plan;
+mod document;
+#[cfg(test)]
+mod fixtures;
+mod launch;
+mod lookup;
+mod name;
+mod signature;
+#[cfg(feature = "sign")]
+mod signing;
+mod template;
+mod validate;
+mod version;
+
+pub use document::{
+    Artifact, Catalog, Game, GameVersion, MediaType, Requirement, Runtime, RuntimeVersion, Variant,
+};
+pub use launch::{
+    FileFormat, FileRule, InstallStep, LaunchPlan, Probe, Readiness, SaveProtocol, StopProtocol,
+};
+pub use lookup::LookupError;
+pub use name::{Id, NameError, RelPath, Sha256, Shown, check_component, is_deceptive};
+pub use signature::{PublicKey, SignatureError, open_signed};
+#[cfg(feature = "sign")]
+pub use signing::{SecretKey, SigningError};
+pub use template::{Template, TemplateError, Values, Variable};
+pub use validate::{CatalogError, Problem};
+pub use version::{RangeError, VersionRange, compare_versions};
