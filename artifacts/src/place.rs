@@ -1,0 +1,199 @@
+//! Putting one verified file into a game root, whose owner may be hostile.
+//!
+//! The copy is made beside the target and renamed over it, so the target is the old file
+//! or the new one. No link is followed on the way: a link in place of a directory is an
+//! error, a link in place of the file itself is replaced.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use thiserror::Error;
+use zlh_catalog::RelPath;
+
+use crate::beneath::{Beneath, chown, create_new, free_bytes, remove, rename, sync_dir, unique};
+
+/// Whom placed files and created directories belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Why a file could not be placed.
+#[derive(Debug, Error)]
+pub enum PlaceError {
+    /// A link or file stands where a directory has to be.
+    #[error("`{}` in `{}` cannot be written: a part of it is a link or not a directory; move it away", .to, .root.display())]
+    NotADirectory {
+        /// The game root.
+        root: PathBuf,
+        /// The target.
+        to: RelPath,
+    },
+    /// The disk is full.
+    #[error("no room in `{}`: {needed} bytes needed, {free} free", .root.display())]
+    NoSpace {
+        /// The game root.
+        root: PathBuf,
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+    },
+    /// Anything else.
+    #[error("cannot write `{to}` in `{}`", .root.display())]
+    Io {
+        /// The game root.
+        root: PathBuf,
+        /// The target.
+        to: RelPath,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Copies `src`, a verified file, to `to` below `root`, with mode 0644; shares the blocks
+/// where the file system can. Missing directories are made (0755). Blocks.
+pub fn place_file(src: &Path, root: &Path, to: &RelPath, owner: Option<Owner>) -> Result<(), PlaceError> {
+    let size = std::fs::metadata(src).map_or(0, |meta| meta.len());
+    place(src, root, to, owner.map(|owner| (owner.uid, owner.gid))).map_err(|source| {
+        match Errno::from_io_error(&source) {
+            Some(Errno::NOTDIR | Errno::LOOP | Errno::ISDIR) => {
+                PlaceError::NotADirectory { root: root.to_owned(), to: to.clone() }
+            }
+            Some(Errno::NOSPC | Errno::DQUOT) => PlaceError::NoSpace {
+                root: root.to_owned(),
+                needed: size,
+                free: free_bytes(root).unwrap_or(0),
+            },
+            _ => PlaceError::Io { root: root.to_owned(), to: to.clone(), source },
+        }
+    })
+}
+
+fn place(src: &Path, root: &Path, to: &RelPath, owner: Option<(u32, u32)>) -> io::Result<()> {
+    let mut from = File::open(src)?;
+    let parent = to.as_str().rsplit_once('/').map_or("", |(parent, _)| parent);
+    let dir = Beneath::open(root)?.create_dirs(parent, 0o755, owner)?;
+    let temp = format!(".zlh-place-{}", unique());
+    let mut file = create_new(&dir, &temp)?;
+    let copied = (|| {
+        // Another file system, or one without reflinks: copy.
+        if rustix::fs::ioctl_ficlone(&file, &from).is_err() {
+            io::copy(&mut from, &mut file)?;
+        }
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+        chown(file.as_fd(), owner)?;
+        file.sync_all()?;
+        rename(&dir, &temp, to.file_name())?;
+        sync_dir(&dir)
+    })();
+    if copied.is_err() {
+        remove(&dir, &temp)?;
+    }
+    copied
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    struct Game {
+        temp: tempfile::TempDir,
+        outside: tempfile::TempDir,
+    }
+
+    impl Game {
+        fn new() -> Self {
+            let (temp, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            std::fs::create_dir(temp.path().join("root")).unwrap();
+            std::fs::write(temp.path().join("src"), "new").unwrap();
+            std::fs::write(outside.path().join("canary"), "alive").unwrap();
+            Self { temp, outside }
+        }
+
+        fn root(&self) -> PathBuf {
+            self.temp.path().join("root")
+        }
+
+        fn place(&self, to: &str) -> Result<(), PlaceError> {
+            place_file(&self.temp.path().join("src"), &self.root(), &RelPath::new(to).unwrap(), None)
+        }
+
+        fn assert_outside_untouched(&self) {
+            let names: Vec<_> =
+                std::fs::read_dir(self.outside.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(names, ["canary"]);
+            assert_eq!(std::fs::read_to_string(self.outside.path().join("canary")).unwrap(), "alive");
+        }
+
+        fn names(&self) -> Vec<String> {
+            let mut names: Vec<_> = std::fs::read_dir(self.root())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        }
+    }
+
+    #[test]
+    fn a_file_is_placed_and_replaced_whole() {
+        let game = Game::new();
+        game.place("server.jar").unwrap();
+        std::fs::write(game.root().join("server.jar"), "edited and longer").unwrap();
+        game.place("server.jar").unwrap();
+        game.place("a/b/server.jar").unwrap();
+        for path in ["server.jar", "a/b/server.jar"] {
+            let path = game.root().join(path);
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o644);
+        }
+        assert_eq!(game.names(), ["a", "server.jar"]);
+    }
+
+    #[test]
+    fn links_are_refused_or_replaced_but_never_followed() {
+        let game = Game::new();
+        symlink(game.outside.path(), game.root().join("dir")).unwrap();
+        symlink(game.outside.path().join("canary"), game.root().join("server.jar")).unwrap();
+        symlink(game.outside.path().join("fresh"), game.root().join("dangling")).unwrap();
+        let error = game.place("dir/server.jar").unwrap_err();
+        assert!(matches!(error, PlaceError::NotADirectory { .. }), "{error:?}");
+        game.place("server.jar").unwrap();
+        game.place("dangling").unwrap();
+        game.assert_outside_untouched();
+        assert!(game.root().join("server.jar").symlink_metadata().unwrap().is_file());
+        assert_eq!(game.names(), ["dangling", "dir", "server.jar"], "no temporary file stays");
+    }
+
+    #[test]
+    fn a_directory_in_place_of_the_file_is_an_error_that_leaves_nothing() {
+        let game = Game::new();
+        std::fs::create_dir(game.root().join("server.jar")).unwrap();
+        std::fs::write(game.root().join("file"), "").unwrap();
+        for to in ["server.jar", "file/x"] {
+            let error = game.place(to).unwrap_err();
+            assert!(matches!(error, PlaceError::NotADirectory { .. }), "{to}: {error:?}");
+        }
+        assert_eq!(game.names(), ["file", "server.jar"]);
+    }
+
+    #[test]
+    fn a_root_that_is_a_link_is_refused() {
+        let game = Game::new();
+        std::fs::remove_dir(game.root()).unwrap();
+        symlink(game.outside.path(), game.root()).unwrap();
+        assert!(game.place("x").is_err());
+        game.assert_outside_untouched();
+    }
+}
