@@ -1,0 +1,97 @@
+//! `spec.json`: what the shim is to run, written by the agent before it spawns one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable::{self, ReadError};
+use crate::files;
+
+/// Schema of the file.
+pub const SCHEMA: u32 = 1;
+
+/// A workload to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Identity of this run, random.
+    pub instance: String,
+    /// Command; the first element is an absolute path. No shell is involved.
+    pub argv: Vec<String>,
+    /// The whole environment: nothing is inherited.
+    pub env: BTreeMap<String, String>,
+    /// Working directory.
+    pub workdir: PathBuf,
+    /// Whom it runs as; none keeps the caller.
+    pub user: Option<UserIds>,
+    /// Terminal size when it starts.
+    pub size: Size,
+    /// A shell gets the terminal as its controlling one; a game does not (it would die with the shim).
+    pub controlling_terminal: bool,
+    /// Added to the inherited OOM score of the workload.
+    pub oom_score_adj: i32,
+    /// Highest number of open files.
+    pub max_open_files: u64,
+    /// How to stop it when nobody is there to ask.
+    pub stop: StopPlan,
+    /// Bounds of the console log.
+    pub console: ConsoleLimits,
+}
+
+/// Numbers of a user: names are resolved by the agent, never through NSS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserIds {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// Terminal size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub cols: u16,
+}
+
+/// The stop ladder's rungs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopPlan {
+    /// Typed into the terminal first; none begins with SIGTERM.
+    pub command: Option<String>,
+    /// Time after the command before SIGTERM, milliseconds.
+    pub grace_ms: u64,
+    /// Time after SIGTERM before SIGKILL, milliseconds.
+    pub term_ms: u64,
+}
+
+/// Bounds of the console log on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleLimits {
+    /// Bytes of one segment.
+    pub segment_bytes: u64,
+    /// Segments kept.
+    pub segments: usize,
+}
+
+impl Default for ConsoleLimits {
+    fn default() -> Self {
+        Self { segment_bytes: 1 << 20, segments: 16 }
+    }
+}
+
+impl Spec {
+    /// Writes `spec.json`.
+    pub fn write(&self, run_dir: &Path) -> std::io::Result<()> {
+        durable::write_record(&run_dir.join(files::SPEC), SCHEMA, self)
+    }
+
+    /// Reads `spec.json`.
+    pub fn read(run_dir: &Path) -> Result<Self, ReadError> {
+        durable::read_record(&run_dir.join(files::SPEC), SCHEMA)
+    }
+}
