@@ -1,0 +1,7 @@
+//! What only games know: payload rules, launch plans, Server List Ping.
+
+pub(crate) mod files;
+pub(crate) mod payload;
+pub(crate) mod plan;
+pub(crate) mod probe;
+pub(crate) mod slp;

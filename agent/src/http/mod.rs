@@ -1,0 +1,159 @@
+//! The HTTP surface: parses, asks, answers. It decides nothing about the workload.
+//!
+//! ```text
+//! accept → peer (who is it) → guard (may it) → handler → Handle → the driver
+//!          server.rs            guard.rs        one file per noun
+//! ```
+//!
+//! Every answer that is no success is a problem document; no handler can take
+//! the process down, and none can hold a connection without bounds.
+
+mod access;
+mod body;
+mod config;
+mod console;
+mod guard;
+mod health;
+mod history;
+mod lifecycle;
+mod limits;
+mod openapi;
+mod operations;
+mod peer;
+mod players;
+mod problem;
+mod server;
+mod stall;
+mod status;
+mod utf8;
+mod viewer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use slog::Logger;
+use tokio::sync::Semaphore;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use self::access::Policy;
+use self::limits::{Quota, Throttle};
+use crate::config::AgentConfig;
+use crate::workload::Handle;
+
+pub(crate) use health::TARGET;
+pub(crate) use openapi::document as openapi_json;
+pub(crate) use server::{bind, serve};
+
+/// What every handler reaches.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Inner>);
+
+struct Inner {
+    handle: Handle,
+    policy: Policy,
+    limits: Limits,
+    connections: Arc<Semaphore>,
+    viewers: Arc<Semaphore>,
+    quota: Arc<Quota>,
+    throttle: Throttle,
+    log: Logger,
+}
+
+/// Ceilings of the server; the defaults are the promise, tests take smaller ones.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections of one local uid that is neither root nor the agent's.
+    pub connections_of_a_stranger: usize,
+    /// Connections of one remote source.
+    pub connections_of_a_remote: usize,
+    /// Console viewers.
+    pub viewers: usize,
+    /// From the first idle moment to the end of a request's header.
+    pub header: Duration,
+    /// From the end of the header to the beginning of the answer.
+    pub request: Duration,
+    /// How long a peer may take nothing of what is written to it.
+    pub write_stall: Duration,
+    /// Between two pings to a viewer.
+    pub ping: Duration,
+    /// How long a viewer may answer no ping.
+    pub silence: Duration,
+    /// How long open requests may go on at the end.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            connections_of_a_stranger: 32,
+            connections_of_a_remote: 256,
+            viewers: 200,
+            header: Duration::from_secs(10),
+            request: Duration::from_secs(30),
+            write_stall: Duration::from_secs(30),
+            ping: Duration::from_secs(5),
+            silence: Duration::from_secs(60),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+impl App {
+    /// Over the workload's handle, with the rules of the configuration; `log` is the root logger.
+    pub(crate) fn new(handle: Handle, config: &AgentConfig, log: &Logger) -> Self {
+        let policy = Policy::new(config, rustix::process::geteuid().as_raw());
+        Self::with(handle, policy, Limits::default(), crate::log::component(log, "http"))
+    }
+
+    fn with(handle: Handle, policy: Policy, limits: Limits, log: Logger) -> Self {
+        Self(Arc::new(Inner {
+            handle,
+            policy,
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            viewers: Arc::new(Semaphore::new(limits.viewers)),
+            quota: Arc::default(),
+            throttle: Throttle::default(),
+            limits,
+            log,
+        }))
+    }
+}
+
+/// The routes with everything around them.
+fn router(app: App) -> Router {
+    let (routes, _) = api().split_for_parts();
+    routes
+        .fallback(guard::not_found)
+        .method_not_allowed_fallback(guard::method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(app.clone(), guard::guard))
+        .with_state(app)
+}
+
+/// The routes with their description.
+fn api() -> OpenApiRouter<App> {
+    OpenApiRouter::default()
+        .routes(routes!(health::health))
+        .routes(routes!(health::version))
+        .routes(routes!(status::status))
+        .routes(routes!(status::ready))
+        .routes(routes!(config::configure))
+        .routes(routes!(lifecycle::start))
+        .routes(routes!(lifecycle::stop))
+        .routes(routes!(lifecycle::restart))
+        .routes(routes!(console::command))
+        .routes(routes!(history::log))
+        .routes(routes!(viewer::stream))
+        .routes(routes!(viewer::ws))
+        .routes(routes!(players::players))
+        .routes(routes!(operations::list))
+        .routes(routes!(operations::one))
+        .routes(routes!(openapi::openapi))
+}
+
+#[cfg(test)]
+mod tests;

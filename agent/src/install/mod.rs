@@ -1,0 +1,365 @@
+//! Installing what a payload asks for: from the signed catalog to files in place.
+//!
+//! ```text
+//! catalog.json + signature ─► entry, plan, runtime ─► fetch (verified) ─► runtime, server tree
+//!                                                                      ─► files in the game's folder
+//!                                                                      ─► installer, as the game's user
+//!                                                                      ─► installed.json (last)
+//! ```
+//!
+//! Nothing is placed in the game's folder before every file was fetched and verified;
+//! what is installed is what the record says, written last. Dropping the future
+//! cancels it.
+
+mod catalog;
+mod installer;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use slog::{Logger, info, warn};
+use zlh_artifacts::{
+    FetchError, Fetcher, Install, InstallError as StoreError, Limits, Owner, PlaceError, Store, place_file,
+};
+use zlh_catalog::{Artifact, Id, InstallStep, LookupError, RelPath};
+
+use crate::config::AgentConfig;
+use crate::game::payload::GameRequest;
+use crate::game::plan::{Installed, InstalledRuntime};
+use crate::paths::Paths;
+use crate::users::UserError;
+use crate::workload::{Shelf, game_user, make_game_root};
+
+/// Why an installation failed. With its sources it is what users read in `error`.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InstallError {
+    /// Nobody said where artifacts come from.
+    #[error(
+        "no artifact server is configured: set ZLH_ARTIFACTS_URL, or artifacts_url in the agent's configuration"
+    )]
+    NoServer,
+    /// The catalog.
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+    /// What is asked for is not in the catalog.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// No version of a runtime will do.
+    #[error(
+        "the catalog has no {runtime} that satisfies `{range}`, which {what} needs: add one to the artifact server"
+    )]
+    NoRuntime {
+        /// Runtime.
+        runtime: String,
+        /// Versions wanted.
+        range: String,
+        /// Who needs it.
+        what: String,
+    },
+    /// A file could not be fetched, or is not what the catalog says.
+    #[error("fetching failed")]
+    Fetch(#[from] FetchError),
+    /// A tree could not be unpacked or installed.
+    #[error("unpacking failed")]
+    Store(#[from] StoreError),
+    /// A file could not be put in place.
+    #[error("placing a file failed")]
+    Place(#[from] PlaceError),
+    /// The installer.
+    #[error(transparent)]
+    Installer(#[from] installer::Error),
+    /// Somebody else's installer does not run as root.
+    #[error(
+        "this version comes with an installer, which never runs as root: set game_user in the agent's configuration to an unprivileged user"
+    )]
+    InstallerAsRoot,
+    /// The user games run as.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A template of the plan.
+    #[error(transparent)]
+    Template(#[from] zlh_catalog::TemplateError),
+    /// A step of our own.
+    #[error("cannot {step}")]
+    Io {
+        /// What was tried.
+        step: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A step, for people, and how far it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub text: String,
+    /// Bytes done and in all.
+    pub bytes: Option<(u64, u64)>,
+}
+
+/// One installation.
+pub(crate) struct Job {
+    pub paths: Paths,
+    pub config: Arc<AgentConfig>,
+    pub shelf: Shelf,
+    pub request: GameRequest,
+    pub log: Logger,
+}
+
+/// Fetched files by the names launch plans use.
+type Files = BTreeMap<Id, (Artifact, PathBuf)>;
+
+impl Job {
+    /// Installs; `report` is told each step.
+    pub(crate) async fn run(
+        self,
+        report: impl Fn(Step) + Clone + Send + Sync + 'static,
+    ) -> Result<Installed, InstallError> {
+        let url = self.config.artifacts_url.clone().ok_or(InstallError::NoServer)?;
+        let cache = self.paths.cache();
+        let fetcher = blocking(move || Fetcher::new(&url, cache)).await??;
+        say(&report, "reading the catalog");
+        let loaded = catalog::load(&fetcher, &self.config.catalog_keys, &self.paths.state()).await?;
+        let (request, catalog) = (&self.request, &loaded.catalog);
+        let entry = catalog.game_version(&request.game, &request.variant, &request.version)?;
+        let variant = Id::new(&request.variant).map_err(|error| invalid(&error))?;
+        let plan = catalog.plan_for(&variant, entry)?.into_owned();
+        let runtime = match catalog.requirement_for(&variant, entry) {
+            None => None,
+            Some(needed) => Some(catalog.runtime_for(&needed).ok_or_else(|| InstallError::NoRuntime {
+                runtime: needed.runtime.to_string(),
+                range: needed.version.to_string(),
+                what: request.label(),
+            })?),
+        };
+        let mut warnings = loaded.warnings;
+        if entry.fetches_upstream {
+            warnings.push(format!(
+                "{} fetches further files by itself when it starts; they are not verified by the catalog",
+                request.label()
+            ));
+        }
+
+        // Everything is here and verified before anything is put in place.
+        let archive = match runtime {
+            Some((_, version)) => Some(self.fetch(&fetcher, &version.archive, &report).await?),
+            None => None,
+        };
+        let mut files = Files::new();
+        for artifact in &entry.files {
+            let path = self.fetch(&fetcher, artifact, &report).await?;
+            files.insert(artifact.name.clone(), (artifact.clone(), path));
+        }
+        let runtime = match (runtime, archive) {
+            (Some((kind, version)), Some(archive)) => {
+                let executables: Vec<RelPath> = version.executables.values().cloned().collect();
+                let tree = Tree {
+                    store: self.paths.runtimes(),
+                    name: kind.id.to_string(),
+                    version: version.version.clone(),
+                    artifact: version.archive.clone(),
+                    archive,
+                    strip_components: version.strip_components,
+                    executables,
+                };
+                Some(InstalledRuntime {
+                    id: kind.id.clone(),
+                    version: version.version.clone(),
+                    dir: tree.install(&report).await?,
+                    executables: version.executables.clone(),
+                })
+            }
+            _ => None,
+        };
+        let mut installed = Installed {
+            game: request.game.clone(),
+            variant: request.variant.clone(),
+            version: request.version.clone(),
+            world: request.world.clone(),
+            serial: catalog.serial,
+            fetches_upstream: entry.fetches_upstream,
+            plan,
+            runtime,
+            server: None,
+            files: files.iter().map(|(name, (_, path))| (name.clone(), path.clone())).collect(),
+            warnings,
+        };
+        self.carry_out(&mut installed, &files, &report).await?;
+        say(&report, "recording what is installed");
+        let (shelf, record) = (self.shelf, installed.clone());
+        blocking(move || shelf.store_installed(&record))
+            .await?
+            .map_err(|source| InstallError::Io { step: "record what is installed".to_owned(), source })?;
+        Ok(installed)
+    }
+
+    async fn fetch(
+        &self,
+        fetcher: &Fetcher,
+        artifact: &Artifact,
+        report: &(impl Fn(Step) + Clone + Send),
+    ) -> Result<PathBuf, InstallError> {
+        let text = format!("fetching {}", artifact.path.file_name());
+        say(report, &text);
+        let fetched = {
+            let (report, size) = (report.clone(), artifact.size);
+            fetcher
+                .fetch(artifact, move |done| report(Step { text: text.clone(), bytes: Some((done, size)) }))
+                .await?
+        };
+        if let Some(warning) = &fetched.warning {
+            warn!(self.log, "a damaged file of the cache was replaced"; "file" => %artifact.path, "why" => %warning);
+        }
+        info!(self.log, "fetched and verified"; "file" => %artifact.path, "sha256" => %artifact.sha256, "from_cache" => fetched.from_cache);
+        Ok(fetched.path)
+    }
+
+    /// The plan's own steps, in its order.
+    async fn carry_out(
+        &self,
+        installed: &mut Installed,
+        files: &Files,
+        report: &(impl Fn(Step) + Clone + Send + Sync + 'static),
+    ) -> Result<(), InstallError> {
+        let user = game_user(&self.paths, self.config.game_user.as_deref())?;
+        installed.warnings.extend(user.warning.clone());
+        let owner = user.ids.as_ref().map(|ids| (ids.uid, ids.gid));
+        let root = self.paths.game_root(&self.request.game, &self.request.variant, &self.request.world);
+        // Trees first: they are invisible to the game until it is started from them.
+        for step in &installed.plan.install {
+            if let InstallStep::Unpack { file, strip_components } = step {
+                let (artifact, path) = named(files, file)?;
+                let tree = Tree {
+                    store: self.paths.servers(),
+                    name: format!("{}-{}", self.request.game, self.request.variant),
+                    version: self.request.version.clone(),
+                    artifact: artifact.clone(),
+                    archive: path.clone(),
+                    strip_components: *strip_components,
+                    executables: Vec::new(),
+                };
+                installed.server = Some(tree.install(report).await?);
+            }
+        }
+        make_game_root(&root, owner)
+            .map_err(|source| InstallError::Io { step: format!("make {}", root.display()), source })?;
+        for step in &installed.plan.install {
+            match step {
+                InstallStep::Unpack { .. } => {}
+                InstallStep::Place { file, to } => {
+                    let (_, path) = named(files, file)?;
+                    say(report, &format!("placing {to}"));
+                    let (path, root, to) = (path.clone(), root.clone(), to.clone());
+                    let owner = owner.map(|(uid, gid)| Owner { uid, gid });
+                    blocking(move || place_file(&path, &root, &to, owner)).await??;
+                }
+                InstallStep::Run { argv, produces, timeout_s } => {
+                    if user.ids.is_none() && rustix::process::geteuid().is_root() {
+                        return Err(InstallError::InstallerAsRoot);
+                    }
+                    say(report, "running the installer");
+                    let values = installed.values(&self.request, &root);
+                    let expand = |templates: &[zlh_catalog::Template]| {
+                        templates.iter().map(|t| t.expand(&values)).collect::<Result<Vec<_>, _>>()
+                    };
+                    let run = installer::Installer {
+                        argv: expand(argv)?,
+                        produces: expand(produces)?,
+                        env: crate::game::plan::environment(installed.runtime.as_ref(), &root, &user.name),
+                        root: &root,
+                        user: user.ids.as_ref(),
+                        timeout: std::time::Duration::from_secs(*timeout_s),
+                    };
+                    run.run(&self.paths.state().join("installer.log")).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A tree to be installed into a store.
+struct Tree {
+    store: PathBuf,
+    name: String,
+    version: String,
+    artifact: Artifact,
+    archive: PathBuf,
+    strip_components: u8,
+    executables: Vec<RelPath>,
+}
+
+impl Tree {
+    async fn install(
+        self,
+        report: &(impl Fn(Step) + Clone + Send + 'static),
+    ) -> Result<PathBuf, InstallError> {
+        let text = format!("unpacking {} {}", self.name, self.version);
+        say(report, &text);
+        let report = report.clone();
+        // Dropping our future must end the unpacking too.
+        let guard = Guard(Arc::new(AtomicBool::new(true)));
+        let wanted = Arc::clone(&guard.0);
+        let tree = blocking(move || {
+            let executables: Vec<&RelPath> = self.executables.iter().collect();
+            let size = self.artifact.size;
+            let install = Install {
+                name: &self.name,
+                version: &self.version,
+                artifact: &self.artifact,
+                archive: &self.archive,
+                strip_components: self.strip_components,
+                executables: &executables,
+                limits: Limits::default(),
+            };
+            Store::open(&self.store)?.install(&install, &mut |done| {
+                report(Step { text: text.clone(), bytes: Some((done, size)) });
+                if wanted.load(Ordering::Relaxed) {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })
+        })
+        .await?;
+        drop(guard);
+        Ok(tree?)
+    }
+}
+
+/// Says "not wanted any more" when it is dropped.
+struct Guard(Arc<AtomicBool>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+fn named<'f>(files: &'f Files, name: &Id) -> Result<&'f (Artifact, PathBuf), InstallError> {
+    // The catalog was validated: this is for an entry that slipped through.
+    files.get(name).ok_or_else(|| InstallError::Io {
+        step: format!("find the file `{name}` of the launch plan"),
+        source: io::ErrorKind::NotFound.into(),
+    })
+}
+
+fn say(report: &impl Fn(Step), text: &str) {
+    report(Step { text: text.to_owned(), bytes: None });
+}
+
+fn invalid(error: &zlh_catalog::NameError) -> InstallError {
+    InstallError::Io { step: error.to_string(), source: io::ErrorKind::InvalidInput.into() }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, InstallError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| InstallError::Io {
+        step: "finish a step".to_owned(),
+        source: io::Error::other(error),
+    })
+}

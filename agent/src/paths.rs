@@ -1,0 +1,115 @@
+//! Where things lie. Every absolute path goes through here, so that `--root DIR`
+//! relocates all of them and tests and the demo need no privileges.
+
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The tree below one root.
+#[derive(Debug, Clone)]
+pub(crate) struct Paths {
+    root: PathBuf,
+}
+
+/// A directory the agent needs and cannot have.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use {path}: {source}; run the agent as root, or give it a folder of its own with --root DIR")]
+pub(crate) struct Unusable {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Paths {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Makes the fixed directories. What holds secrets or state is 0700, what games read 0755.
+    pub(crate) fn prepare(&self) -> Result<(), Unusable> {
+        for (path, mode) in [
+            (self.agent(), 0o755),
+            (self.agent().join("config"), 0o700),
+            (self.state(), 0o700),
+            (self.agent().join("run"), 0o700),
+            (self.root.join("opt/zlh"), 0o755),
+            (self.cache(), 0o755),
+            (self.runtimes(), 0o755),
+            (self.servers(), 0o755),
+            (self.root.join("run/zlh-agent"), 0o755),
+        ] {
+            make_dir(&path, mode).map_err(|source| Unusable { path: path.clone(), source })?;
+            rustix::fs::access(&path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+                .map_err(|errno| Unusable { path, source: errno.into() })?;
+        }
+        Ok(())
+    }
+
+    fn agent(&self) -> PathBuf {
+        self.root.join("opt/zlh-agent")
+    }
+
+    /// The stored payload.
+    pub(crate) fn payload(&self) -> PathBuf {
+        self.agent().join("config/payload.json")
+    }
+
+    /// Records of the agent.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.agent().join("state")
+    }
+
+    /// A workload's run directory, shared with its shim.
+    pub(crate) fn run(&self, workload: &str) -> PathBuf {
+        self.agent().join("run").join(workload)
+    }
+
+    /// Verified files.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.root.join("opt/zlh/cache")
+    }
+
+    /// Installed runtimes.
+    pub(crate) fn runtimes(&self) -> PathBuf {
+        self.root.join("opt/zlh/runtimes")
+    }
+
+    /// Installed server trees.
+    pub(crate) fn servers(&self) -> PathBuf {
+        self.root.join("opt/zlh/servers")
+    }
+
+    /// A game's folder: what the server reads and writes.
+    pub(crate) fn game_root(&self, game: &str, variant: &str, world: &str) -> PathBuf {
+        self.root.join("opt/zlh").join(game).join(variant).join(world)
+    }
+
+    /// Holds the address the agent listens on.
+    pub(crate) fn listen_file(&self) -> PathBuf {
+        self.root.join("run/zlh-agent/listen")
+    }
+
+    /// Held locked by the one agent of this root.
+    pub(crate) fn lock_file(&self) -> PathBuf {
+        self.root.join("run/zlh-agent/lock")
+    }
+
+    /// Users of the container.
+    pub(crate) fn passwd(&self) -> PathBuf {
+        self.root.join("etc/passwd")
+    }
+
+    /// Whether this is a container of our own rather than a folder.
+    pub(crate) fn is_system(&self) -> bool {
+        self.root == Path::new("/")
+    }
+}
+
+/// Makes a directory and its parents; the mode of the last one is set even if it exists.
+pub(crate) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(path)?;
+    if std::fs::metadata(path)?.permissions().mode() & 0o7777 != mode {
+        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! `zlh-agent run`: the daemon, told as a story.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+use slog::{Logger, error, info, o, warn};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use zlh_shim::durable;
+
+use crate::cli::RunOptions;
+use crate::config::{AgentConfig, Environment};
+use crate::errors::chain;
+use crate::http;
+use crate::log::{self, Vmid};
+use crate::paths::Paths;
+use crate::workload;
+
+/// For the last log lines when the pipe behind them is stuck.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Threads that serve requests and events; work that blocks has threads of its own.
+const WORKERS: usize = 2;
+
+/// Threads for work that blocks, at most; they end when idle.
+const BLOCKING: usize = 32;
+
+/// Runs until SIGTERM or SIGINT. The game goes on without us.
+pub(crate) fn run(options: &RunOptions) -> ExitCode {
+    let began = Instant::now();
+    let environment = Environment::of_process();
+    let config = AgentConfig::load(options, &environment);
+    let vmid = Vmid::new(config.as_ref().ok().and_then(|c| c.vmid));
+    let (log, guard) = log::root(options.log_format, options.log_level, vmid.clone());
+    info!(log, "starting ZeroLagHub Agent v{}", crate::VERSION; "pid" => std::process::id());
+    let result = config.map_err(|error| chain(&error)).and_then(|config| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .max_blocking_threads(BLOCKING)
+            .enable_all()
+            .build()
+            .map_err(|error| format!("cannot start the runtime: {error}"))?;
+        let done = runtime.block_on(serve(Arc::new(config), vmid, &log, began));
+        // Whatever still blocks is not waited for.
+        runtime.shutdown_background();
+        done
+    });
+    let code = match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            error!(log, "{}", reason);
+            ExitCode::FAILURE
+        }
+    };
+    drop(log);
+    guard.flush(FLUSH);
+    code
+}
+
+async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instant) -> Result<(), String> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("cannot take signals: {e}"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| format!("cannot take signals: {e}"))?;
+    // A closed terminal is no reason to leave; the configuration is read at the start only.
+    let mut hangup = signal(SignalKind::hangup()).map_err(|e| format!("cannot take signals: {e}"))?;
+    let ignore_hangups = async move { while hangup.recv().await.is_some() {} };
+    tokio::spawn(ignore_hangups);
+    let paths = Paths::new(&config.root);
+    paths.prepare().map_err(|error| error.to_string())?;
+    let _lock = one_agent(&paths)?;
+    for warning in &config.warnings {
+        warn!(log, "{}", warning);
+    }
+
+    let listener = http::bind(config.listen).await.map_err(|error| {
+        format!("cannot listen on {}: {error}; choose another address with --listen", config.listen)
+    })?;
+    let address =
+        listener.local_addr().map_err(|error| format!("cannot read the listening address: {error}"))?;
+    let (driver, handle) = workload::boot(paths.clone(), config.clone(), vmid, log).await;
+    if let Err(error) = durable::write(&paths.listen_file(), format!("{address}\n").as_bytes(), 0o644) {
+        // A full disk is no reason to stay away: stopping and deleting are what it needs now.
+        warn!(log, "the address could not be written to a file"; "file" => %paths.listen_file().display(), "error" => %error);
+    }
+    info!(log, "listening"; "address" => %address, "since_exec_ms" => u64::try_from(began.elapsed().as_millis()).unwrap_or(0));
+
+    let (stop, stopped) = watch::channel(false);
+    let app = http::App::new(handle, &config, &log.new(o!("component" => "http")));
+    let server = tokio::spawn(http::serve(listener, app, stopped));
+    let driver = tokio::spawn(driver.run());
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    info!(log, "leaving; what runs goes on running"; "signal" => name);
+    stop.send_replace(true);
+    // The server ends its connections within its own deadline.
+    let _ = server.await;
+    driver.abort();
+    // Gone with us: nobody should be sent to a closed port.
+    let _ = std::fs::remove_file(paths.listen_file());
+    Ok(())
+}
+
+/// Two agents on one root would fight over everything.
+fn one_agent(paths: &Paths) -> Result<std::fs::File, String> {
+    let path = paths.lock_file();
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(format!(
+            "another agent already runs on this root ({} is locked); stop it first",
+            path.display()
+        )),
+        Err(errno) => Err(format!("cannot lock {}: {errno}", path.display())),
+    }
+}

@@ -1,0 +1,394 @@
+//! Boot: what an earlier agent (or an earlier life of the container) left behind.
+//!
+//! Everything is found out by looking, nothing by remembering alone: a shim that
+//! answers is attached to, an exit record that was not counted is counted with its
+//! own time, a process that cannot be asked is never signalled by its number.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slog::{Logger, info, o, warn};
+use tokio::sync::{mpsc, watch};
+use zlh_shim::connect::ConnectError;
+use zlh_shim::console_log::Reader;
+use zlh_shim::files;
+use zlh_shim::process::{Generation, ProcessId};
+use zlh_shim::proto;
+use zlh_shim::record::{Exit, ExitRecord, ShimRecord};
+
+use super::driver::{Channels, Context, Driver, Holder, Run};
+use super::exits;
+use super::handle::Handle;
+use super::machine::{Command, Effect, Machine, Phase};
+use super::operations::Operations;
+use super::orphan::{Known, Orphan};
+use super::shim_client::ShimClient;
+use super::snapshot::Snapshot;
+use super::stored::{BootTime, Shelf};
+use crate::config::AgentConfig;
+use crate::console::Console;
+use crate::game::payload;
+use crate::paths::Paths;
+
+/// Name of the one workload of a game container.
+const GAME: &str = "game";
+
+/// Requests that may wait for the driver.
+const QUEUE: usize = 64;
+
+/// Looks at what is there and builds the driver and its handle.
+pub(crate) async fn boot(
+    paths: Paths,
+    config: Arc<AgentConfig>,
+    vmid: crate::log::Vmid,
+    log: &Logger,
+) -> (Driver, Handle) {
+    let run_dir = paths.run(GAME);
+    let log = log.new(o!("component" => "workload"));
+    let console_dir = run_dir.join(files::CONSOLE);
+    let end = Reader::new(&console_dir).range().map_or(0, |(_, end)| end);
+    let (head, head_out) = watch::channel(end);
+    let (shim_slot, shim_out) = watch::channel(None);
+    let console = Console::new(&console_dir, head_out, shim_out);
+    let operations = Operations::default();
+    let (snapshot, snapshot_out) = watch::channel(Arc::new(Snapshot::initial()));
+    let (requests_in, requests) = mpsc::channel(QUEUE);
+    let handle = Handle::new(requests_in, snapshot_out, operations.clone(), console.clone());
+    let shelf = Shelf::new(&paths);
+    let context = Context { paths, config, log, shelf, run_dir, vmid };
+    let channels = Channels { requests, snapshot, operations, console, head, shim_slot };
+    let mut driver = Driver::new(context, channels);
+    driver.recall().await;
+    driver.publish();
+    (driver, handle)
+}
+
+/// What became of the run that `shim.json` names.
+enum Found {
+    /// Nothing was ever run here, or it was counted already.
+    Nothing,
+    /// A shim answers.
+    Shim(Box<ShimClient>),
+    /// It ended, and how is known.
+    Ended(Box<ExitRecord>),
+    /// The container was restarted under it.
+    Swept,
+    /// It lives, and no shim answers for it.
+    Orphan(Box<ShimRecord>, ProcessId),
+}
+
+impl Driver {
+    async fn recall(&mut self) {
+        let (memory, warning) = self.context.shelf.memory();
+        self.memory = memory;
+        self.warnings.extend(warning);
+        let (installed, warning) = self.context.shelf.installed();
+        self.installed = installed;
+        self.warnings.extend(warning);
+        for warning in &self.warnings {
+            warn!(self.context.log, "{}", warning);
+        }
+        let broken = self.recall_payload().err();
+        let ready = self.is_in_place();
+        self.machine = Machine::new(self.request.is_some(), ready, self.memory.policy.clone());
+        // Also under a payload that cannot be used something may be running.
+        self.reconcile(broken.is_none()).await;
+        if let Some(reason) = broken {
+            warn!(self.context.log, "{}", reason);
+            self.machine.adopt_error(reason, self.run.is_some());
+        }
+    }
+
+    /// The error says what is wrong and what to do.
+    fn recall_payload(&mut self) -> Result<(), String> {
+        const REMEDY: &str = "send POST /config again";
+        let stored = self.context.shelf.payload().map_err(|error| format!("{error}; {REMEDY}"))?;
+        let Some(config) = stored else { return Ok(()) };
+        let request = payload::check(&config)
+            .map_err(|problem| format!("the stored payload is not valid: {}; {REMEDY}", problem.detail))?;
+        if let Some(vmid) = self.context.config.vmid.or(config.vmid) {
+            self.context.vmid.set(vmid);
+        }
+        self.payload = Some(config);
+        self.request = Some(request);
+        Ok(())
+    }
+
+    /// Whether what the record says is installed is what is wanted and still lies there.
+    pub(super) fn is_in_place(&self) -> bool {
+        let (Some(installed), Some(request)) = (&self.installed, &self.request) else { return false };
+        let root = self.context.paths.game_root(&request.game, &request.variant, &request.world);
+        installed.serves(request)
+            && installed.server.as_ref().is_none_or(|dir| dir.is_dir())
+            && installed.runtime.iter().flat_map(|r| r.paths()).all(|(_, path)| path.is_file())
+            && installed.placed(request, &root).iter().all(|path| root.join(path).is_file())
+    }
+
+    /// `may_start`: whether what is wanted may be started if nothing runs.
+    async fn reconcile(&mut self, may_start: bool) {
+        match self.find(None).await {
+            Found::Nothing | Found::Ended(_) | Found::Swept if !may_start => {}
+            Found::Nothing => self.resume(),
+            Found::Swept => {
+                info!(self.context.log, "the container was restarted; nothing of before is left");
+                self.resume();
+            }
+            Found::Shim(shim) => self.adopt(*shim).await,
+            Found::Ended(record) => {
+                info!(self.context.log, "the server ended while no agent was there");
+                if Generation::current().is_ok_and(|now| now == record.generation) {
+                    self.count_missed_exit(&record).await;
+                } else {
+                    self.note_old_exit(&record).await;
+                }
+            }
+            Found::Orphan(record, child) => {
+                warn!(self.context.log, "the server runs without its shim"; "pid" => child.pid);
+                self.memory.wanted = true;
+                let ready = self.ready_of(&record.instance);
+                self.hold_orphan(&record.instance, child, Some(record.shim), status_of(&record), ready, None);
+                let effects = self.machine.adopt();
+                self.perform(effects);
+            }
+        }
+    }
+
+    fn ready_of(&self, instance: &str) -> Option<BootTime> {
+        self.memory.ready.clone().filter(|(run, _)| run == instance).map(|(_, at)| at)
+    }
+
+    /// Watches a living process that no shim answers for.
+    fn hold_orphan(
+        &mut self,
+        instance: &str,
+        child: ProcessId,
+        shim: Option<ProcessId>,
+        last: proto::Status,
+        ready_since: Option<BootTime>,
+        master: Option<Arc<OwnedFd>>,
+    ) {
+        let known = Known {
+            instance: instance.to_owned(),
+            child,
+            shim,
+            run_dir: self.context.run_dir.clone(),
+            master,
+        };
+        let orphan = Orphan::watch(known, self.events_in.clone(), self.head.clone());
+        self.shim_slot.send_replace(None);
+        self.run =
+            Some(Run { instance: instance.to_owned(), holder: Holder::Orphan(orphan), ready_since, last });
+        if matches!(self.machine.phase(), Phase::Stopping { .. }) {
+            self.stop_run();
+        }
+    }
+
+    async fn adopt(&mut self, shim: ShimClient) {
+        let status = shim.status().borrow().clone();
+        let instance = shim.instance().to_owned();
+        let ready = self.ready_of(&instance);
+        info!(self.context.log, "attached to the running server"; "pid" => status.pid, "instance" => &instance);
+        if status.exit.is_some() {
+            let record = ExitRecord::read(&self.context.run_dir, &instance)
+                .unwrap_or_else(|_| record_from_status(&instance, &status));
+            self.before = Some(shim.clone());
+            tokio::spawn(async move { drop(shim.acknowledge().await) });
+            if self.memory.counted.as_ref() == Some(&instance) {
+                self.resume();
+            } else {
+                self.count_missed_exit(&record).await;
+            }
+            return;
+        }
+        self.attach(shim, ready);
+        if status.stop_stage > 0 {
+            // Still wanted: it was the first half of a restart.
+            self.machine.adopt_stopping(self.memory.wanted);
+        } else {
+            // It runs and nobody has asked it to stop: so it is wanted, whatever is remembered.
+            self.memory.wanted = true;
+            let effects = self.machine.adopt();
+            self.perform(effects);
+        }
+    }
+
+    /// An exit that nobody counted yet, with its own time and the rest of its pause.
+    async fn count_missed_exit(&mut self, record: &ExitRecord) {
+        let ready = self.ready_of(&record.instance);
+        // As if it had been seen: the machine was running it.
+        self.machine.adopt();
+        self.count_exit(record, ready.as_ref()).await;
+        let now = zlh_shim::holder::boot_ms();
+        let ago = Duration::from_millis(now.saturating_sub(record.ended_boot_ms));
+        if let Some((due, _)) = self.backoff_due {
+            let left = due.saturating_duration_since(tokio::time::Instant::now()).saturating_sub(ago);
+            self.perform(vec![Effect::ArmBackoff(left)]);
+            self.remember();
+        } else if *self.machine.phase() == Phase::Idle {
+            // It ended as somebody asked; if it is wanted all the same, it was a restart.
+            self.resume();
+        }
+    }
+
+    /// An exit in an earlier life of the container: told, but the new life begins anew.
+    async fn note_old_exit(&mut self, record: &ExitRecord) {
+        let verdict = exits::judge(record, &self.console, false, Duration::ZERO).await;
+        self.memory.counted = Some(record.instance.clone());
+        self.memory.restart_at = None;
+        if verdict.stopped_inside {
+            self.memory.wanted = false;
+        } else if !verdict.ended.intended {
+            self.memory.last_crash = Some(verdict.crash);
+        }
+        self.remember();
+        self.resume();
+    }
+
+    /// Whatever shim answers here, of whichever run.
+    pub(super) async fn find_shim(&self) -> Option<ShimClient> {
+        ShimClient::connect(&self.context.run_dir, "", self.head.clone()).await.ok()
+    }
+
+    /// Nothing runs: a planned restart goes on, an error stays, what is wanted is started.
+    fn resume(&mut self) {
+        if let Some(reason) = self.memory.error.clone() {
+            self.machine.adopt_error(reason, false);
+            return;
+        }
+        if let Some(left) = self.memory.restart_at.as_ref().and_then(BootTime::left) {
+            let effects = self.machine.adopt_backoff(left);
+            self.perform(effects);
+            return;
+        }
+        if self.memory.wanted
+            && let Ok(super::machine::Admission::Accepted(effects)) = self.machine.command(Command::Start)
+        {
+            info!(self.context.log, "starting what is configured");
+            self.perform(effects);
+        }
+    }
+
+    /// Looks for the run that `shim.json` names, or for `wanted` if that is known better.
+    async fn find(&self, wanted: Option<&str>) -> Found {
+        let run_dir = &self.context.run_dir;
+        let record = match ShimRecord::read(run_dir) {
+            Ok(record) => record,
+            // Unreadable or absent: a socket that answers still says who it is.
+            Err(_) => {
+                return self.find_shim().await.map_or(Found::Nothing, |shim| Found::Shim(Box::new(shim)));
+            }
+        };
+        let instance = wanted.unwrap_or(&record.instance);
+        // Any run is welcome: an agent that was killed while it started one left a record
+        // older than the shim.
+        match ShimClient::connect(run_dir, "", self.head.clone()).await {
+            Ok(shim) => return Found::Shim(Box::new(shim)),
+            Err(ConnectError::Absent { .. }) => {}
+            Err(error) => {
+                warn!(self.context.log, "the shim cannot be used"; "pid" => record.shim.pid, "why" => crate::errors::chain(&error));
+            }
+        }
+        if self.memory.counted.as_deref() == Some(instance) {
+            return Found::Nothing;
+        }
+        if let Ok(exit) = ExitRecord::read(run_dir, instance) {
+            return Found::Ended(Box::new(exit));
+        }
+        match Generation::current() {
+            Ok(now) if now == record.generation => {}
+            _ => return Found::Swept,
+        }
+        if let Some(child) = record.child.filter(ProcessId::is_alive) {
+            return Found::Orphan(Box::new(record), child);
+        }
+        Found::Ended(Box::new(lost(
+            instance,
+            &status_of(&record),
+            "its shim is gone and left no exit record",
+        )))
+    }
+
+    /// The connection broke while the workload ran.
+    pub(super) async fn shim_gone(&mut self) {
+        let Some(run) = self.run.take() else { return };
+        warn!(self.context.log, "the connection to the shim is gone; looking for it again");
+        match self.find(Some(&run.instance)).await {
+            Found::Shim(shim) if shim.instance() == run.instance => {
+                let status = shim.status().borrow().clone();
+                if status.exit.is_some() {
+                    let record = ExitRecord::read(&self.context.run_dir, &run.instance)
+                        .unwrap_or_else(|_| record_from_status(&run.instance, &status));
+                    self.before = Some(*shim);
+                    self.count_exit(&record, run.ready_since.as_ref()).await;
+                } else {
+                    self.attach(*shim, run.ready_since);
+                }
+            }
+            Found::Ended(record) if record.instance == run.instance => {
+                self.count_exit(&record, run.ready_since.as_ref()).await;
+            }
+            _ => {
+                let child = ProcessId { pid: run.last.pid, start_ticks: run.last.start_ticks };
+                if run.last.pid > 0 && child.is_alive() {
+                    warn!(self.context.log, "the server runs on without its shim"; "pid" => child.pid);
+                    let shim = ShimRecord::read(&self.context.run_dir).ok().map(|r| r.shim);
+                    let master = run.shim().and_then(ShimClient::master);
+                    self.hold_orphan(&run.instance, child, shim, run.last.clone(), run.ready_since, master);
+                } else {
+                    let record = lost(&run.instance, &run.last, "its shim is gone and left no exit record");
+                    self.count_exit(&record, run.ready_since.as_ref()).await;
+                }
+            }
+        }
+    }
+}
+
+/// An exit nobody saw: never 0.
+pub(super) fn lost(instance: &str, last: &proto::Status, reason: &str) -> ExitRecord {
+    let now = zlh_shim::holder::boot_ms();
+    ExitRecord {
+        exit: Exit::Lost { reason: reason.to_owned() },
+        child: Some(ProcessId { pid: last.pid, start_ticks: last.start_ticks }),
+        stop: None,
+        uptime_ms: now.saturating_sub(last.started_boot_ms),
+        ..record_from_status(instance, last)
+    }
+}
+
+/// As much of a status as the shim's record knows.
+fn status_of(record: &ShimRecord) -> proto::Status {
+    proto::Status {
+        sequence: 0,
+        pid: record.child.map_or(0, |c| c.pid),
+        start_ticks: record.child.map_or(0, |c| c.start_ticks),
+        started_boot_ms: record.started_boot_ms,
+        started_unix_ms: record.started_unix_ms,
+        log_start: 0,
+        log_head: 0,
+        log_unwritten: 0,
+        stop_stage: 0,
+        exit: None,
+        log_run_start: record.console_start,
+    }
+}
+
+/// What the shim told, when the disk had no room for its record.
+pub(super) fn record_from_status(instance: &str, status: &proto::Status) -> ExitRecord {
+    let message = status.exit.as_ref();
+    ExitRecord {
+        instance: instance.to_owned(),
+        child: None,
+        exit: message
+            .map_or(Exit::Lost { reason: "the shim did not say how it ended".to_owned() }, |m| m.exit()),
+        stop: (status.stop_stage > 0).then_some(zlh_shim::record::StopStage::Command),
+        ended_unix_ms: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
+        ended_boot_ms: zlh_shim::holder::boot_ms(),
+        uptime_ms: message.map_or(0, |m| m.uptime_ms),
+        console_end: status.log_head,
+        console_start: status.log_run_start,
+        oom: None,
+        generation: Generation::current()
+            .unwrap_or(Generation { boot_id: String::new(), init_start_ticks: 0 }),
+    }
+}

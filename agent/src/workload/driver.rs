@@ -1,0 +1,366 @@
+//! The driver: the one task that performs effects, in order, and feeds back what it saw.
+//!
+//! ```text
+//!  Handle ──requests──►┐                      ┌──► shim, installer, probe (own tasks)
+//!                      ├─► Driver ─► Machine ─┤
+//!  tasks ───events────►┘     │                └──► timers
+//!                            └─► Snapshot (watch), Memory (disk)
+//! ```
+//!
+//! It never waits for the outside: whatever takes time runs in a task of its own and
+//! reports as an event that names the run or the operation it belongs to, so that a
+//! late one is recognised.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use slog::{Logger, info};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use zlh_api::{Config, ErrorCode, OperationKind, OperationState, OperationSummary, Players, Problem};
+use zlh_shim::proto;
+
+use super::handle::{Outcome, Request, Verb};
+use super::machine::{Admission, Command, Effect, Machine, Observation, Refusal};
+use super::operations::Operations;
+use super::orphan::Orphan;
+use super::policy;
+use super::shim_client::{ShimClient, ShimError};
+use super::snapshot::Snapshot;
+use super::stored::{BootTime, Memory, Shelf};
+use crate::config::AgentConfig;
+use crate::console::Console;
+use crate::errors::chain;
+use crate::game::payload::{self, GameRequest};
+use crate::game::plan::Installed;
+use crate::game::probe::{self, Seen};
+use crate::install::InstallError;
+use crate::paths::Paths;
+
+/// What every part of the driver may use.
+pub(super) struct Context {
+    pub paths: Paths,
+    pub config: Arc<AgentConfig>,
+    pub log: Logger,
+    pub shelf: Shelf,
+    pub run_dir: PathBuf,
+    pub vmid: crate::log::Vmid,
+}
+
+/// The living workload.
+pub(super) struct Run {
+    pub instance: String,
+    pub holder: Holder,
+    pub ready_since: Option<BootTime>,
+    /// What its shim said last: enough to count an end that nobody saw.
+    pub last: proto::Status,
+}
+
+/// Who holds it.
+pub(super) enum Holder {
+    /// Its shim, as it should be.
+    Shim(ShimClient),
+    /// Nobody: the shim is gone or frozen.
+    Orphan(Orphan),
+}
+
+impl Run {
+    /// Its shim, if it has one that answers.
+    pub(super) fn shim(&self) -> Option<&ShimClient> {
+        match &self.holder {
+            Holder::Shim(shim) => Some(shim),
+            Holder::Orphan(_) => None,
+        }
+    }
+}
+
+/// What tasks report.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// An installation has moved on.
+    InstallStep { operation: String, step: String },
+    /// An installation has ended; none: it was cancelled.
+    InstallEnded { operation: String, result: Option<Result<Box<Installed>, InstallError>> },
+    /// A start has ended.
+    Spawned { instance: String, result: Result<ShimClient, String> },
+    /// The shim's status has changed.
+    Shim { instance: String, status: proto::Status },
+    /// The connection to the shim is gone.
+    ShimGone { instance: String },
+    /// A workload without a shim has ended; nobody knows how.
+    OrphanEnded { instance: String },
+    /// A frozen shim answers again.
+    Thawed { instance: String, shim: ShimClient },
+    /// The readiness probe has news.
+    Probe { instance: String, seen: Seen },
+}
+
+/// The driver of one workload.
+pub(crate) struct Driver {
+    pub(super) context: Context,
+    pub(super) machine: Machine,
+    pub(super) memory: Memory,
+    pub(super) payload: Option<Config>,
+    pub(super) request: Option<GameRequest>,
+    pub(super) installed: Option<Installed>,
+    pub(super) warnings: Vec<String>,
+    pub(super) run: Option<Run>,
+    /// The shim of the run before, on its way out.
+    pub(super) before: Option<ShimClient>,
+    pub(super) starting: Option<String>,
+    pub(super) operation: Option<OperationSummary>,
+    pub(super) install_step: String,
+    pub(super) silent: String,
+    pub(super) cancel_install: Option<oneshot::Sender<()>>,
+    pub(super) prober: Option<AbortHandle>,
+    pub(super) readiness_due: Option<Instant>,
+    /// The workload's record could not be written; when it is tried again.
+    pub(super) unwritten: Option<Instant>,
+    pub(super) backoff_due: Option<(Instant, jiff::Timestamp)>,
+    pub(super) operations: Operations,
+    pub(super) console: Console,
+    pub(super) head: watch::Sender<u64>,
+    pub(super) shim_slot: watch::Sender<Option<ShimClient>>,
+    pub(super) snapshot: watch::Sender<Arc<Snapshot>>,
+    requests: mpsc::Receiver<Request>,
+    events: mpsc::Receiver<Event>,
+    pub(super) events_in: mpsc::Sender<Event>,
+}
+
+/// The channels a driver is built on.
+pub(super) struct Channels {
+    pub requests: mpsc::Receiver<Request>,
+    pub snapshot: watch::Sender<Arc<Snapshot>>,
+    pub operations: Operations,
+    pub console: Console,
+    pub head: watch::Sender<u64>,
+    pub shim_slot: watch::Sender<Option<ShimClient>>,
+}
+
+impl Driver {
+    pub(super) fn new(context: Context, channels: Channels) -> Self {
+        let (events_in, events) = mpsc::channel(64);
+        Self {
+            context,
+            machine: Machine::new(false, false, policy::Policy::default()),
+            memory: Memory::default(),
+            payload: None,
+            request: None,
+            installed: None,
+            warnings: Vec::new(),
+            run: None,
+            before: None,
+            starting: None,
+            operation: None,
+            install_step: String::new(),
+            silent: String::new(),
+            cancel_install: None,
+            prober: None,
+            readiness_due: None,
+            unwritten: None,
+            backoff_due: None,
+            operations: channels.operations,
+            console: channels.console,
+            head: channels.head,
+            shim_slot: channels.shim_slot,
+            snapshot: channels.snapshot,
+            requests: channels.requests,
+            events,
+            events_in,
+        }
+    }
+
+    /// Serves until every handle is gone.
+    pub(crate) async fn run(mut self) {
+        self.publish();
+        loop {
+            let due = self.due();
+            tokio::select! {
+                request = self.requests.recv() => match request {
+                    Some(request) => self.serve(request),
+                    None => return,
+                },
+                Some(event) = self.events.recv() => self.hear(event).await,
+                () = sleep_until(due) => self.tick(),
+            }
+            self.publish();
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        [self.readiness_due, self.backoff_due.map(|(at, _)| at), self.unwritten].into_iter().flatten().min()
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if self.readiness_due.is_some_and(|at| now >= at) {
+            self.readiness_due = None;
+            let seconds = self.installed.as_ref().map_or(0, |i| i.plan.readiness.timeout_s);
+            let why = if self.silent.is_empty() { "it does not answer" } else { self.silent.as_str() };
+            self.observe(Observation::ReadinessTimedOut(format!(
+                "the server was not ready within {seconds} s ({why}); it was left running, look at its console"
+            )));
+        }
+        if self.backoff_due.is_some_and(|(at, _)| now >= at) {
+            self.backoff_due = None;
+            self.machine.set_installed(self.is_in_place());
+            self.observe(Observation::BackoffOver);
+        }
+        if self.unwritten.is_some_and(|at| now >= at) {
+            self.remember();
+        }
+    }
+
+    fn serve(&mut self, request: Request) {
+        match request {
+            // Whoever asked may have gone; the answer is theirs to miss.
+            Request::Verb(verb, reply) => drop(reply.send(self.admit(verb))),
+            Request::Input { bytes, raw, reply } => self.input(bytes, raw, reply),
+            Request::Players(reply) => self.players(reply),
+        }
+    }
+
+    fn admit(&mut self, verb: Verb) -> Result<Outcome, Problem> {
+        match verb {
+            Verb::Configure(config) => self.configure(*config),
+            Verb::Start => self.command(Command::Start, OperationKind::Start),
+            Verb::Stop => self.command(Command::Stop, OperationKind::Stop),
+            Verb::Restart => self.command(Command::Restart, OperationKind::Restart),
+        }
+    }
+
+    fn configure(&mut self, config: Config) -> Result<Outcome, Problem> {
+        let request = payload::check(&config)?;
+        let same = self.payload.as_ref() == Some(&config);
+        let mut admitted = self.machine.clone();
+        let admission =
+            admitted.command(Command::Configure { same }).map_err(|refusal| self.refuse(refusal))?;
+        if !same {
+            self.context.shelf.store_payload(&config).map_err(|error| {
+                Problem::new(
+                    ErrorCode::Internal,
+                    format!("the payload cannot be stored: {error}; free some disk space"),
+                )
+            })?;
+            if let Some(vmid) = self.context.config.vmid.or(config.vmid) {
+                self.context.vmid.set(vmid);
+            }
+            self.payload = Some(config);
+            self.request = Some(request);
+            // What was counted of earlier runs stays counted.
+            self.memory = Memory { counted: self.memory.counted.take(), ..Memory::default() };
+        }
+        self.machine = admitted;
+        Ok(self.accept(admission, OperationKind::Install))
+    }
+
+    fn command(&mut self, command: Command, kind: OperationKind) -> Result<Outcome, Problem> {
+        self.machine.set_installed(self.is_in_place());
+        let admission = self.machine.command(command).map_err(|refusal| self.refuse(refusal))?;
+        Ok(self.accept(admission, kind))
+    }
+
+    fn accept(&mut self, admission: Admission, kind: OperationKind) -> Outcome {
+        let effects = match admission {
+            Admission::AlreadySo => {
+                if kind == OperationKind::Stop && self.memory.wanted {
+                    self.memory.wanted = false;
+                    self.remember();
+                }
+                let operation = self.operation.clone();
+                return Outcome { state: self.machine.state(), operation };
+            }
+            Admission::Accepted(effects) => effects,
+        };
+        if effects.contains(&Effect::Cancelled) {
+            self.finish(OperationState::Cancelled, Some("a stop was asked for".to_owned()));
+        }
+        let phase = match kind {
+            OperationKind::Install => "preparing the installation",
+            OperationKind::Start => "starting",
+            OperationKind::Stop => "stopping: the server saves and ends",
+            OperationKind::Restart => "restarting: the server saves and ends",
+        };
+        let operation = self.operations.begin(kind, phase);
+        info!(self.context.log, "{phase}"; "operation" => &operation.id);
+        self.operation = Some(operation.clone());
+        self.memory.wanted = kind != OperationKind::Stop;
+        self.memory.error = None;
+        // First remembered, then begun: whoever is killed in between has decided already.
+        self.remember();
+        self.perform(effects);
+        self.remember();
+        Outcome { state: self.machine.state(), operation: Some(operation) }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Problem {
+        match refusal {
+            Refusal::NotConfigured => {
+                Problem::new(ErrorCode::NotConfigured, "nothing is configured yet: send POST /config first")
+            }
+            Refusal::Running => Problem::new(
+                ErrorCode::WrongState,
+                "the server is running: stop it before configuring something else",
+            ),
+            Refusal::Busy => match self.operation.as_ref().and_then(|o| self.operations.get(&o.id)) {
+                Some(operation) => {
+                    let detail = format!(
+                        "{} has been in progress since {}; wait for it, or stop it",
+                        operation.phase, operation.started_at
+                    );
+                    Problem::new(ErrorCode::OperationInProgress, detail).with_operation((&operation).into())
+                }
+                None => Problem::new(
+                    ErrorCode::OperationInProgress,
+                    format!("the workload is {}; try again when it is not", self.machine.state()),
+                ),
+            },
+        }
+    }
+
+    fn input(&self, bytes: Vec<u8>, raw: bool, reply: oneshot::Sender<Result<u64, Problem>>) {
+        let Some(run) = &self.run else {
+            drop(reply.send(Err(not_running())));
+            return;
+        };
+        let Some(shim) = run.shim().cloned() else {
+            let detail =
+                "the server's shim is gone, and its console with it; restart the server at a quiet time";
+            drop(reply.send(Err(Problem::new(ErrorCode::NotReady, detail))));
+            return;
+        };
+        tokio::spawn(async move {
+            let result = shim.input(bytes, !raw).await.map_err(|error| match error {
+                ShimError::Refused(refusal) if refusal.code == "stdin_busy" => {
+                    Problem::new(ErrorCode::StdinBusy, refusal.message)
+                }
+                ShimError::Refused(refusal) if refusal.code == "ended" => not_running(),
+                other => Problem::new(ErrorCode::NotReady, other.to_string()),
+            });
+            drop(reply.send(result));
+        });
+    }
+
+    fn players(&self, reply: oneshot::Sender<Result<Players, Problem>>) {
+        let Some(port) = self.run.as_ref().and(self.request.as_ref()).map(|r| r.port) else {
+            drop(reply.send(Err(Problem::new(ErrorCode::NotReady, "the server is not running"))));
+            return;
+        };
+        tokio::spawn(async move {
+            let result = probe::players(port).await;
+            drop(reply.send(result.map_err(|error| Problem::new(ErrorCode::NotReady, chain(&error)))));
+        });
+    }
+}
+
+fn not_running() -> Problem {
+    Problem::new(ErrorCode::NotRunning, "the server is not running: start it first")
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,219 @@
+//! The effects of the machine, performed: in order, and never waited for.
+
+use std::time::Duration;
+
+use slog::{info, o, warn};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use zlh_api::{OperationKind, OperationState};
+use zlh_catalog::Probe;
+use zlh_shim::proto;
+use zlh_shim::spec::{Spec, StopPlan};
+
+use super::driver::{Driver, Event, Holder};
+use super::machine::{Effect, Observation, Phase};
+use super::start::Launch;
+use super::stored::BootTime;
+use crate::errors::chain;
+use crate::game::probe;
+use crate::install;
+
+/// How long a start may take when nothing says otherwise.
+const READINESS: Duration = Duration::from_secs(60);
+
+impl Driver {
+    pub(super) fn observe(&mut self, seen: Observation) {
+        let effects = self.machine.observe(seen);
+        self.perform(effects);
+    }
+
+    pub(super) fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Install => self.install(),
+                Effect::CancelInstall => {
+                    if let Some(cancel) = self.cancel_install.take() {
+                        // It may have ended by itself a moment ago.
+                        let _ = cancel.send(());
+                    }
+                }
+                Effect::Spawn => self.spawn(),
+                Effect::Stop => self.stop_run(),
+                Effect::Probe => self.probe(),
+                Effect::ArmReadiness => {
+                    let timeout = self.installed.as_ref().map_or(READINESS, |i| i.plan.readiness.timeout());
+                    self.readiness_due = Some(Instant::now() + timeout);
+                }
+                Effect::DisarmReadiness => self.readiness_due = None,
+                Effect::ArmBackoff(pause) => {
+                    self.backoff_due = Some((
+                        Instant::now() + pause,
+                        jiff::Timestamp::now().saturating_add(pause).unwrap_or(jiff::Timestamp::MAX),
+                    ));
+                    self.memory.restart_at = BootTime::after(pause);
+                    info!(self.context.log, "the server starts again after a pause"; "seconds" => pause.as_secs());
+                }
+                Effect::DisarmBackoff => {
+                    self.backoff_due = None;
+                    self.memory.restart_at = None;
+                }
+                Effect::Succeeded => self.succeeded(),
+                Effect::Failed(reason) => {
+                    self.finish(OperationState::Failed, Some(reason));
+                    if let Phase::Error { reason, alive: false } = self.machine.phase() {
+                        self.memory.error = Some(reason.clone());
+                    }
+                    self.remember();
+                }
+                Effect::Cancelled => {} // done before the stop's own operation began
+            }
+        }
+    }
+
+    /// An installation on the way of a start is not its end.
+    fn succeeded(&mut self) {
+        let kind = self.operation.as_ref().map(|o| o.kind);
+        let on_the_way = *self.machine.phase() == Phase::Spawning && kind != Some(OperationKind::Install);
+        if !on_the_way {
+            self.finish(OperationState::Succeeded, None);
+        }
+    }
+
+    pub(super) fn finish(&mut self, state: OperationState, error: Option<String>) {
+        if let Some(operation) = self.operation.take() {
+            self.operations.finish(&operation.id, state, error);
+            // What an install or a start took is not kept by an agent that now waits for days.
+            tokio::task::spawn_blocking(zlh_shim::trim::trim);
+        }
+    }
+
+    fn current_operation(&mut self, kind: OperationKind, phase: &str) -> String {
+        if let Some(operation) = &self.operation {
+            self.operations.phase(&operation.id, phase);
+            return operation.id.clone();
+        }
+        let operation = self.operations.begin(kind, phase);
+        let id = operation.id.clone();
+        self.operation = Some(operation);
+        id
+    }
+
+    fn install(&mut self) {
+        let Some(request) = self.request.clone() else { return };
+        let operation = self.current_operation(OperationKind::Install, "reading the catalog");
+        self.install_step = "reading the catalog".to_owned();
+        let (cancel, cancelled) = oneshot::channel();
+        self.cancel_install = Some(cancel);
+        let (events, operations) = (self.events_in.clone(), self.operations.clone());
+        let job = install::Job {
+            paths: self.context.paths.clone(),
+            config: self.context.config.clone(),
+            shelf: self.context.shelf.clone(),
+            request,
+            log: self.context.log.new(o!("component" => "install")),
+        };
+        tokio::spawn(async move {
+            let report = {
+                let (events, operations, operation) = (events.clone(), operations, operation.clone());
+                move |step: install::Step| {
+                    operations.phase(&operation, &step.text);
+                    if let Some((done, total)) = step.bytes {
+                        operations.progress(&operation, done, Some(total), "bytes");
+                    } else {
+                        // Only what users read; a full queue may lose a step, never an end.
+                        let _ = events
+                            .try_send(Event::InstallStep { operation: operation.clone(), step: step.text });
+                    }
+                }
+            };
+            let result = tokio::select! {
+                result = job.run(report) => Some(result.map(Box::new)),
+                _ = cancelled => None,
+            };
+            drop(events.send(Event::InstallEnded { operation, result }).await);
+        });
+    }
+
+    fn spawn(&mut self) {
+        self.memory.restart_at = None;
+        let (Some(request), Some(installed)) = (self.request.clone(), self.installed.clone()) else {
+            self.observe(Observation::SpawnFailed(
+                "nothing is installed: send POST /config again".to_owned(),
+            ));
+            return;
+        };
+        let Ok(instance) = zlh_shim::holder::random_hex() else {
+            self.observe(Observation::SpawnFailed("the system has no random numbers".to_owned()));
+            return;
+        };
+        self.current_operation(OperationKind::Start, "starting");
+        self.starting = Some(instance.clone());
+        let launch = Launch {
+            paths: self.context.paths.clone(),
+            run_dir: self.context.run_dir.clone(),
+            accept_eula: request.accept_eula || self.context.config.accept_eula,
+            request,
+            installed,
+            game_user: self.context.config.game_user.clone(),
+            instance: instance.clone(),
+            before: self.before.take(),
+        };
+        let (events, head) = (self.events_in.clone(), self.head.clone());
+        tokio::spawn(async move {
+            let result = launch.run(head).await.map_err(|error| chain(&error));
+            drop(events.send(Event::Spawned { instance, result }).await);
+        });
+    }
+
+    /// The ladder itself is climbed by the shim: it goes on if this agent dies now.
+    pub(super) fn stop_run(&mut self) {
+        let Some(run) = &self.run else { return };
+        let plan = self.stop_plan();
+        let shim = match &run.holder {
+            Holder::Shim(shim) => shim.clone(),
+            Holder::Orphan(orphan) => return orphan.stop(plan),
+        };
+        let stop = proto::Stop { command: plan.command, grace_ms: plan.grace_ms, term_ms: plan.term_ms };
+        let log = self.context.log.clone();
+        tokio::spawn(async move {
+            if let Err(error) = shim.stop(&stop).await {
+                warn!(log, "the shim did not take the stop"; "error" => %error);
+            }
+        });
+    }
+
+    /// What the running spec says: it was written for this very run, whatever is installed now.
+    fn stop_plan(&self) -> StopPlan {
+        match (Spec::read(&self.context.run_dir), &self.installed) {
+            (Ok(spec), _) => spec.stop,
+            (Err(_), Some(installed)) => installed.stop_plan(),
+            (Err(_), None) => {
+                StopPlan { command: Some("stop".to_owned()), grace_ms: 90_000, term_ms: 20_000 }
+            }
+        }
+    }
+
+    fn probe(&mut self) {
+        let (Some(run), Some(request)) = (&self.run, &self.request) else { return };
+        let probe = self.installed.as_ref().map_or(Probe::MinecraftPing, |i| i.plan.readiness.probe);
+        let port = request.port;
+        let (sender, mut seen) = mpsc::channel(4);
+        let (events, instance) = (self.events_in.clone(), run.instance.clone());
+        let task = tokio::spawn(async move {
+            let forward = async {
+                while let Some(seen) = seen.recv().await {
+                    if events.send(Event::Probe { instance: instance.clone(), seen }).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::join!(probe::watch(probe, port, sender), forward);
+        });
+        if let Some(old) = self.prober.replace(task.abort_handle()) {
+            old.abort();
+        }
+        if let Some(operation) = &self.operation {
+            self.operations.phase(&operation.id, "waiting until the server answers");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What the driver's tasks report, and what follows from it.
+
+use std::time::Duration;
+
+use slog::{info, warn};
+use zlh_shim::proto;
+use zlh_shim::record::{ExitRecord, StopStage};
+
+use super::boot::{lost, record_from_status};
+use super::driver::{Driver, Event, Holder, Run};
+use super::exits;
+use super::machine::{Observation, Phase};
+use super::shim_client::ShimClient;
+use super::stored::BootTime;
+use crate::errors::chain;
+use crate::game::plan::Installed;
+use crate::game::probe::Seen;
+use crate::install::InstallError;
+
+impl Driver {
+    pub(super) async fn hear(&mut self, event: Event) {
+        match event {
+            Event::InstallStep { operation, step } => {
+                if self.is_current(&operation) {
+                    self.install_step = step;
+                }
+            }
+            Event::InstallEnded { operation, result } => {
+                if self.is_current(&operation) || matches!(self.machine.phase(), Phase::Installing { .. }) {
+                    self.install_ended(result);
+                }
+            }
+            Event::Spawned { instance, result } => self.spawned(instance, result).await,
+            Event::Shim { instance, status } => {
+                let Some(run) = self.run.as_mut().filter(|run| run.instance == instance) else { return };
+                run.last = status.clone();
+                if status.exit.is_some() {
+                    self.exited(&status).await;
+                }
+            }
+            Event::ShimGone { instance } => {
+                if self.run.as_ref().is_some_and(|run| run.instance == instance) {
+                    self.shim_gone().await;
+                }
+            }
+            Event::OrphanEnded { instance } => {
+                if self.run.as_ref().is_some_and(|run| run.instance == instance) {
+                    self.orphan_ended().await;
+                }
+            }
+            Event::Thawed { instance, shim } => {
+                if let Some(run) = self.run.take_if(|run| run.instance == instance) {
+                    info!(self.context.log, "the shim answers again");
+                    self.attach(shim, run.ready_since);
+                }
+            }
+            Event::Probe { instance, seen } => {
+                if self.run.as_ref().is_some_and(|run| run.instance == instance) {
+                    self.probed(seen);
+                }
+            }
+        }
+    }
+
+    fn is_current(&self, operation: &str) -> bool {
+        self.operation.as_ref().is_some_and(|current| current.id == operation)
+    }
+
+    fn install_ended(&mut self, result: Option<Result<Box<Installed>, InstallError>>) {
+        self.install_step.clear();
+        self.cancel_install = None;
+        match result {
+            None => self.observe(Observation::InstallCancelled),
+            Some(Err(error)) => {
+                let reason = chain(&error);
+                warn!(self.context.log, "installation failed"; "error" => &reason);
+                self.observe(Observation::InstallFailed(reason));
+            }
+            Some(Ok(installed)) => {
+                info!(self.context.log, "installed"; "what" => format!("{}/{} {}", installed.game, installed.variant, installed.version));
+                self.installed = Some(*installed);
+                self.observe(Observation::Installed);
+            }
+        }
+    }
+
+    async fn spawned(&mut self, instance: String, result: Result<ShimClient, String>) {
+        if self.starting.as_ref() != Some(&instance) {
+            return;
+        }
+        self.starting = None;
+        let shim = match result {
+            Ok(shim) => shim,
+            // It may have been started and lost sight of: then it is taken over, not doubled.
+            Err(reason) => match self.find_shim().await {
+                Some(shim) => shim,
+                None => {
+                    warn!(self.context.log, "the server could not be started"; "error" => &reason);
+                    return self.observe(Observation::SpawnFailed(reason));
+                }
+            },
+        };
+        self.attach(shim, None);
+        self.observe(Observation::Spawned);
+    }
+
+    /// Takes over a run: its shim's news become events.
+    pub(super) fn attach(&mut self, shim: ShimClient, ready_since: Option<BootTime>) {
+        let instance = shim.instance().to_owned();
+        let mut status = shim.status();
+        let events = self.events_in.clone();
+        let name = instance.clone();
+        tokio::spawn(async move {
+            let mut sequence = None;
+            loop {
+                let now = status.borrow_and_update().clone();
+                if sequence != Some(now.sequence) {
+                    sequence = Some(now.sequence);
+                    let event = Event::Shim { instance: name.clone(), status: now };
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+                if status.changed().await.is_err() {
+                    drop(events.send(Event::ShimGone { instance: name }).await);
+                    return;
+                }
+            }
+        });
+        self.shim_slot.send_replace(Some(shim.clone()));
+        let last = shim.status().borrow().clone();
+        self.run = Some(Run { instance, holder: Holder::Shim(shim), ready_since, last });
+        // A stop that was asked for while nobody could hear it.
+        if matches!(self.machine.phase(), Phase::Stopping { .. }) {
+            self.stop_run();
+        }
+    }
+
+    fn probed(&mut self, seen: Seen) {
+        match seen {
+            Seen::Answers => {
+                self.silent.clear();
+                let starting = !matches!(self.machine.phase(), Phase::Running { .. });
+                if let Some(run) = &mut self.run
+                    && run.ready_since.is_none()
+                {
+                    run.ready_since = BootTime::after(Duration::ZERO);
+                    self.memory.ready = run.ready_since.clone().map(|at| (run.instance.clone(), at));
+                }
+                self.memory.last_ready_at = Some(crate::clock::now_rfc3339());
+                self.observe(Observation::Answers);
+                self.remember();
+                if starting {
+                    info!(self.context.log, "ready");
+                }
+            }
+            Seen::Silent(why) => {
+                self.silent.clone_from(&why);
+                if self.machine.ready() {
+                    warn!(self.context.log, "the server does not answer any more"; "why" => &why);
+                }
+                self.observe(Observation::Silent(why));
+            }
+        }
+    }
+
+    /// The main process has ended and the shim has recorded it.
+    async fn exited(&mut self, status: &proto::Status) {
+        let Some(run) = self.run.take() else { return };
+        let record = self.exit_record(&run.instance, status);
+        let Holder::Shim(shim) = run.holder else { return };
+        self.before = Some(shim.clone());
+        self.count_exit(&record, run.ready_since.as_ref()).await;
+        // What is counted and remembered need not be kept by the shim any longer. A start may
+        // have begun already: it was given the shim to wait for.
+        tokio::spawn(async move { drop(shim.acknowledge().await) });
+    }
+
+    /// It ended without a shim: how, nobody knows.
+    async fn orphan_ended(&mut self) {
+        let Some(run) = self.run.take() else { return };
+        let stopping = matches!(self.machine.phase(), Phase::Stopping { .. });
+        let mut record = lost(&run.instance, &run.last, "it ended after its shim was gone");
+        record.stop = stopping.then_some(StopStage::Term);
+        self.count_exit(&record, run.ready_since.as_ref()).await;
+    }
+
+    /// The record on disk, or what the shim told if the disk had no room for it.
+    fn exit_record(&self, instance: &str, status: &proto::Status) -> ExitRecord {
+        ExitRecord::read(&self.context.run_dir, instance)
+            .unwrap_or_else(|_| record_from_status(instance, status))
+    }
+
+    /// Judges an exit, counts it, and tells the machine.
+    pub(super) async fn count_exit(&mut self, record: &ExitRecord, ready_since: Option<&BootTime>) {
+        self.leave_run();
+        let ready_for = ready_since.and_then(|at| at.until(record.ended_boot_ms)).unwrap_or_default();
+        let verdict = exits::judge(record, &self.console, ready_since.is_some(), ready_for).await;
+        self.memory.counted = Some(record.instance.clone());
+        let stopping = matches!(self.machine.phase(), Phase::Stopping { .. });
+        let what = exits::words(&record.exit);
+        if stopping || verdict.ended.intended {
+            info!(self.context.log, "the server has ended"; "exit" => what, "uptime_ms" => record.uptime_ms);
+        } else {
+            warn!(self.context.log, "the server has ended unexpectedly"; "exit" => what, "uptime_ms" => record.uptime_ms);
+            self.memory.last_crash = Some(verdict.crash);
+        }
+        self.observe(Observation::Exited(verdict.ended));
+        // A shim that was told to stop by somebody else (a container that shuts down) takes
+        // nothing back: what was wanted is started again at the next boot.
+        if verdict.stopped_inside {
+            self.memory.wanted = false;
+        }
+        self.remember();
+    }
+
+    /// Forgets everything that belonged to the run that ended.
+    fn leave_run(&mut self) {
+        self.run = None;
+        self.silent.clear();
+        self.shim_slot.send_replace(None);
+        if let Some(prober) = self.prober.take() {
+            prober.abort();
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What the rest of the agent (in practice `http/`) may ask of a workload.
+//!
+//! Requests go to the one driver task; everything that can be read is read from
+//! published values and never waits for the driver.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use zlh_api::{Config, ErrorCode, Operation, OperationSummary, Players, Problem, Ready, State, Status};
+
+use super::operations::Operations;
+use super::snapshot::Snapshot;
+use crate::console::Console;
+
+/// A mutating request.
+#[derive(Debug, Clone)]
+pub(crate) enum Verb {
+    /// Store a payload, then install and start what it asks for.
+    Configure(Box<Config>),
+    /// Start what is configured.
+    Start,
+    /// Stop whatever is going on.
+    Stop,
+    /// Stop, then start.
+    Restart,
+}
+
+/// An accepted request.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    /// The state the workload is in, or goes to.
+    pub state: State,
+    /// The operation begun; none when everything was already so.
+    pub operation: Option<OperationSummary>,
+}
+
+/// What the driver receives.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// A verb and where its answer goes.
+    Verb(Verb, oneshot::Sender<Result<Outcome, Problem>>),
+    /// Bytes for the console, and where the offset before they were written goes.
+    Input { bytes: Vec<u8>, raw: bool, reply: oneshot::Sender<Result<u64, Problem>> },
+    /// Who is online.
+    Players(oneshot::Sender<Result<Players, Problem>>),
+}
+
+/// A cheap, clonable handle on the workload of this container.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    requests: mpsc::Sender<Request>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    operations: Operations,
+    console: Console,
+}
+
+impl Handle {
+    pub(crate) fn new(
+        requests: mpsc::Sender<Request>,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+        operations: Operations,
+        console: Console,
+    ) -> Self {
+        Self { requests, snapshot, operations, console }
+    }
+
+    /// Asks the driver; the answer comes as soon as the verb is admitted or refused.
+    pub(crate) async fn request(&self, verb: Verb) -> Result<Outcome, Problem> {
+        self.ask(|reply| Request::Verb(verb, reply)).await
+    }
+
+    /// Types one line (validated by the caller) and answers the log offset before it.
+    pub(crate) async fn send_line(&self, line: &str) -> Result<u64, Problem> {
+        let mut bytes = line.as_bytes().to_vec();
+        bytes.push(b'\n');
+        self.ask(|reply| Request::Input { bytes, raw: false, reply }).await
+    }
+
+    /// Passes terminal bytes through unchanged.
+    pub(crate) async fn send_raw(&self, bytes: Vec<u8>) -> Result<(), Problem> {
+        self.ask(|reply| Request::Input { bytes, raw: true, reply }).await.map(|_| ())
+    }
+
+    /// Who is online, asked of the server itself.
+    pub(crate) async fn players(&self) -> Result<Players, Problem> {
+        self.ask(Request::Players).await
+    }
+
+    /// `GET /status`, from the published snapshot.
+    pub(crate) fn status(&self) -> Status {
+        self.snapshot.borrow().to_status(&self.operations)
+    }
+
+    /// `GET /ready`, from the published snapshot.
+    pub(crate) fn ready(&self) -> Ready {
+        self.snapshot.borrow().to_ready()
+    }
+
+    /// All known operations, newest first.
+    pub(crate) fn operations(&self) -> Vec<Operation> {
+        self.operations.list()
+    }
+
+    /// One operation.
+    pub(crate) fn operation(&self, id: &str) -> Option<Operation> {
+        self.operations.get(id)
+    }
+
+    /// The console log.
+    pub(crate) fn console(&self) -> &Console {
+        &self.console
+    }
+
+    async fn ask<T>(
+        &self,
+        build: impl FnOnce(oneshot::Sender<Result<T, Problem>>) -> Request,
+    ) -> Result<T, Problem> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Problem::new(ErrorCode::Internal, "the agent is shutting down");
+        self.requests.send(build(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}

@@ -1,0 +1,261 @@
+//! The machine against a table of verbs and states, and against a model.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const fn ended(uptime: u64) -> Ended {
+    Ended { intended: false, never_ran: None, uptime: Duration::from_secs(uptime), ready_for: Duration::ZERO }
+}
+
+fn machine() -> Machine {
+    Machine::new(true, true, Policy::default())
+}
+
+fn in_phase(phase: Phase) -> Machine {
+    Machine { phase, ..machine() }
+}
+
+fn error(alive: bool) -> Phase {
+    Phase::Error { reason: "x".to_owned(), alive }
+}
+
+/// Verbs × states, as callers see them: `+` accepted, `=` already so, `B` busy, `R` running.
+#[test]
+fn the_table_of_verbs_and_states() {
+    let running = Phase::Running { silent: None };
+    let rows: [(Phase, &str); 10] = [
+        // configure(other) start stop restart
+        (Phase::Idle, "++=+"),
+        (Phase::Installing { cancelled: false }, "B=+B"),
+        (Phase::Installing { cancelled: true }, "BB=B"),
+        (Phase::Spawning, "B=+B"),
+        (Phase::Starting, "B=+B"),
+        (running, "R=++"),
+        (Phase::Stopping { restart: false }, "BB=B"),
+        (Phase::Stopping { restart: true }, "BB+B"),
+        (Phase::Crashed, "++++"),
+        (error(true), "R+++"),
+    ];
+    let commands = [Command::Configure { same: false }, Command::Start, Command::Stop, Command::Restart];
+    for (phase, expected) in rows.into_iter().chain([(error(false), "++++")]) {
+        let got: String = commands
+            .iter()
+            .map(|&command| match in_phase(phase.clone()).command(command) {
+                Ok(Admission::Accepted(_)) => '+',
+                Ok(Admission::AlreadySo) => '=',
+                Err(Refusal::Busy) => 'B',
+                Err(Refusal::Running) => 'R',
+                Err(Refusal::NotConfigured) => 'N',
+            })
+            .collect();
+        assert_eq!(got, expected, "{phase:?}");
+        let same = in_phase(phase.clone()).command(Command::Configure { same: true });
+        if phase == error(false) {
+            assert!(matches!(same, Ok(Admission::Accepted(_))), "what failed is tried again");
+        } else {
+            assert_eq!(same, Ok(Admission::AlreadySo), "the same payload again in {phase:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_starts_without_a_configuration() {
+    let mut machine = Machine::new(false, false, Policy::default());
+    assert_eq!(machine.command(Command::Start), Err(Refusal::NotConfigured));
+    assert_eq!(machine.command(Command::Restart), Err(Refusal::NotConfigured));
+    assert_eq!(machine.command(Command::Stop), Ok(Admission::AlreadySo));
+}
+
+#[test]
+fn a_late_answer_turns_an_error_into_running_and_counts_no_crash() {
+    let mut machine = in_phase(Phase::Starting);
+    machine.observe(Observation::ReadinessTimedOut("60 s".to_owned()));
+    assert_eq!(machine.state(), State::Error);
+    machine.observe(Observation::Answers);
+    assert!(machine.ready());
+    assert_eq!(machine.policy().total, 0);
+}
+
+#[test]
+fn a_stop_during_a_restart_wins() {
+    let mut machine = in_phase(Phase::Running { silent: None });
+    machine.command(Command::Restart).unwrap();
+    machine.command(Command::Stop).unwrap();
+    machine.observe(Observation::Exited(ended(1)));
+    assert_eq!(machine.state(), State::Idle);
+}
+
+#[test]
+fn four_quick_crashes_end_in_error_and_start_clears_it() {
+    let mut machine = in_phase(Phase::Running { silent: None });
+    for pause in [30, 60, 120] {
+        let effects = machine.observe(Observation::Exited(ended(1)));
+        assert!(effects.contains(&Effect::ArmBackoff(Duration::from_secs(pause))), "{effects:?}");
+        assert_eq!(machine.observe(Observation::BackoffOver), [Effect::Spawn]);
+        machine.observe(Observation::Spawned);
+    }
+    machine.observe(Observation::Exited(ended(1)));
+    assert_eq!(machine.state(), State::Error);
+    assert_eq!(machine.policy().ladder, 4);
+    machine.command(Command::Start).unwrap();
+    assert_eq!((machine.state(), machine.policy().ladder), (State::Starting, 0));
+}
+
+#[test]
+fn a_stop_from_inside_is_no_crash() {
+    let mut machine = in_phase(Phase::Running { silent: None });
+    machine.observe(Observation::Exited(Ended { intended: true, ..ended(50) }));
+    assert_eq!((machine.state(), machine.policy().total), (State::Idle, 0));
+}
+
+#[test]
+fn what_cannot_be_executed_is_not_tried_again() {
+    let mut machine = in_phase(Phase::Spawning);
+    let effects =
+        machine.observe(Observation::Exited(Ended { never_ran: Some("no java".to_owned()), ..ended(0) }));
+    assert_eq!(machine.state(), State::Error);
+    assert!(!effects.iter().any(|e| matches!(e, Effect::ArmBackoff(_))));
+}
+
+/// What really exists, driven by the machine's effects alone.
+#[derive(Debug, Default)]
+struct World {
+    process: bool,
+    installing: bool,
+    backoff: bool,
+    readiness: bool,
+    stop_asked: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Command(Command),
+    InstallEnds(u8),
+    SpawnEnds(bool),
+    ProcessEnds { intended: bool, uptime: u64 },
+    Answers,
+    Silent,
+    ReadinessOver,
+    BackoffOver,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        any::<bool>().prop_map(|same| Step::Command(Command::Configure { same })),
+        Just(Step::Command(Command::Start)),
+        Just(Step::Command(Command::Stop)),
+        Just(Step::Command(Command::Restart)),
+        (0_u8..3).prop_map(Step::InstallEnds),
+        any::<bool>().prop_map(Step::SpawnEnds),
+        (any::<bool>(), 0_u64..400).prop_map(|(intended, uptime)| Step::ProcessEnds { intended, uptime }),
+        Just(Step::Answers),
+        Just(Step::Silent),
+        Just(Step::ReadinessOver),
+        Just(Step::BackoffOver),
+    ]
+}
+
+impl World {
+    fn perform(&mut self, effects: &[Effect], pending_spawn: &mut bool) {
+        for effect in effects {
+            match effect {
+                Effect::Install => {
+                    assert!(!self.installing, "two installations at once");
+                    assert!(!self.process, "an installation under a living process");
+                    self.installing = true;
+                }
+                Effect::CancelInstall => assert!(self.installing, "nothing to cancel"),
+                Effect::Spawn => {
+                    assert!(!self.process && !*pending_spawn, "a second instance");
+                    assert!(!self.installing, "a start during an installation");
+                    *pending_spawn = true;
+                    self.stop_asked = false;
+                }
+                Effect::Stop => self.stop_asked = true,
+                Effect::ArmBackoff(_) => {
+                    assert!(!self.process, "a restart is planned for what still runs");
+                    self.backoff = true;
+                }
+                Effect::DisarmBackoff => self.backoff = false,
+                Effect::ArmReadiness => {
+                    assert!(self.process);
+                    self.readiness = true;
+                }
+                Effect::DisarmReadiness => self.readiness = false,
+                Effect::Probe | Effect::Succeeded | Effect::Failed(_) | Effect::Cancelled => {}
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever happens in whatever order: at most one process, no timer without its
+    /// state, a state that agrees with the world, and a stop that is always accepted.
+    #[test]
+    fn the_machine_agrees_with_the_world(configured in any::<bool>(), installed in any::<bool>(), steps in prop::collection::vec(step(), 1..60)) {
+        let mut machine = Machine::new(configured, installed && configured, Policy::default());
+        let mut world = World::default();
+        let mut pending_spawn = false;
+        for step in steps {
+            let effects = match step {
+                Step::Command(command) => match machine.command(command) {
+                    Ok(Admission::Accepted(effects)) => effects,
+                    Ok(Admission::AlreadySo) => vec![],
+                    Err(refusal) => {
+                        prop_assert_ne!(command, Command::Stop, "a stop was refused: {:?}", refusal);
+                        vec![]
+                    }
+                },
+                Step::InstallEnds(how) if world.installing => {
+                    world.installing = false;
+                    machine.observe(match how {
+                        0 => Observation::Installed,
+                        1 => Observation::InstallFailed("x".to_owned()),
+                        _ => Observation::InstallCancelled,
+                    })
+                }
+                Step::SpawnEnds(ok) if pending_spawn => {
+                    pending_spawn = false;
+                    world.process = ok;
+                    machine.observe(if ok { Observation::Spawned } else { Observation::SpawnFailed("x".to_owned()) })
+                }
+                Step::ProcessEnds { intended, uptime } if world.process => {
+                    world.process = false;
+                    machine.observe(Observation::Exited(Ended { intended: intended || world.stop_asked, ..ended(uptime) }))
+                }
+                Step::BackoffOver if world.backoff => {
+                    world.backoff = false;
+                    machine.observe(Observation::BackoffOver)
+                }
+                Step::ReadinessOver if world.readiness => {
+                    world.readiness = false;
+                    machine.observe(Observation::ReadinessTimedOut("x".to_owned()))
+                }
+                Step::Answers => machine.observe(Observation::Answers),
+                Step::Silent => machine.observe(Observation::Silent("x".to_owned())),
+                _ => vec![],
+            };
+            world.perform(&effects, &mut pending_spawn);
+
+            match machine.phase() {
+                Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. } => {
+                    prop_assert!(!world.process && !world.installing && !pending_spawn);
+                }
+                Phase::Installing { .. } => prop_assert!(world.installing && !world.process),
+                Phase::Spawning => prop_assert!(pending_spawn && !world.process),
+                Phase::Starting | Phase::Running { .. } | Phase::Error { alive: true, .. } => prop_assert!(world.process),
+                Phase::Stopping { .. } => {
+                    prop_assert!(world.process || pending_spawn);
+                    prop_assert!(world.stop_asked, "stopping, and nobody told the workload");
+                }
+            }
+            prop_assert_eq!(world.backoff, matches!(machine.phase(), Phase::Crashed));
+            if world.readiness {
+                prop_assert_eq!(machine.phase(), &Phase::Starting);
+            }
+        }
+    }
+}

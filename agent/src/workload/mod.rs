@@ -1,0 +1,32 @@
+//! Workloads: what runs in this container and how it is kept running.
+//!
+//! `handle` is what the rest of the agent sees; `machine` and `policy` decide, purely;
+//! `driver` performs; `boot` finds out what an earlier agent left behind.
+
+mod boot;
+mod driver;
+mod effects;
+mod events;
+mod exits;
+mod handle;
+mod machine;
+mod operations;
+mod orphan;
+mod picture;
+mod policy;
+mod shim_client;
+mod snapshot;
+mod start;
+mod stored;
+
+pub(crate) use boot::boot;
+#[cfg(test)]
+pub(crate) use handle::Request;
+pub(crate) use handle::{Handle, Outcome, Verb};
+#[cfg(test)]
+pub(crate) use operations::Operations;
+pub(crate) use shim_client::ShimClient;
+#[cfg(test)]
+pub(crate) use snapshot::Snapshot;
+pub(crate) use start::{game_user, make_game_root};
+pub(crate) use stored::Shelf;

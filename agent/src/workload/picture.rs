@@ -1,0 +1,99 @@
+//! What others see of the driver: the published snapshot, and what is remembered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slog::warn;
+use tokio::time::Instant;
+use zlh_api::{Artifacts, RestartBudget};
+
+use super::driver::Driver;
+use super::machine::Phase;
+use super::policy;
+use super::snapshot::Snapshot;
+use crate::game::probe;
+
+/// After a record could not be written.
+const WRITE_AGAIN: Duration = Duration::from_secs(5);
+
+impl Driver {
+    pub(super) fn remember(&mut self) {
+        // Nobody waits for the disk to learn what is already so.
+        self.publish();
+        self.memory.policy = self.machine.policy().clone();
+        self.unwritten = None;
+        if let Err(error) = self.context.shelf.store_memory(&self.memory) {
+            // A full disk must not keep anybody from stopping: it is said and tried again.
+            warn!(self.context.log, "the workload's record cannot be written; trying again"; "error" => %error);
+            self.unwritten = Some(Instant::now() + WRITE_AGAIN);
+        }
+    }
+
+    pub(super) fn publish(&mut self) {
+        let next = self.picture();
+        self.snapshot.send_if_modified(|current| {
+            let next = Snapshot { generation: current.generation, ..next };
+            let changed = **current != next;
+            if changed {
+                *current = Arc::new(Snapshot { generation: current.generation + 1, ..next });
+            }
+            changed
+        });
+    }
+
+    fn picture(&self) -> Snapshot {
+        let process = self.run.as_ref().and_then(|run| {
+            let status = match run.shim() {
+                Some(shim) => shim.status().borrow().clone(),
+                None => run.last.clone(),
+            };
+            let started = i64::try_from(status.started_unix_ms).ok()?;
+            let started = jiff::Timestamp::from_millisecond(started).ok()?;
+            (status.pid > 0 && status.exit.is_none()).then(|| (status.pid, crate::clock::rfc3339(started)))
+        });
+        let (error, ready_error) = match self.machine.phase() {
+            Phase::Error { reason, .. } => (Some(reason.clone()), self.silent.clone()),
+            Phase::Running { silent: Some(why) } => (None, why.clone()),
+            Phase::Starting => (None, self.silent.clone()),
+            _ => (None, String::new()),
+        };
+        let installed = self.installed.as_ref();
+        let mut warnings = self.context.config.warnings.clone();
+        warnings.extend(self.warnings.iter().cloned());
+        warnings.extend(installed.iter().flat_map(|i| i.warnings.iter().cloned()));
+        if self.run.as_ref().is_some_and(|run| run.shim().is_none()) {
+            warnings.push(
+                "degraded: the server runs without its shim; its console takes no input and its exit status will not be known; restart it at a quiet time".to_owned(),
+            );
+        }
+        let policy = self.machine.policy();
+        Snapshot {
+            generation: 0,
+            state: self.machine.state(),
+            process,
+            ready: self.machine.ready(),
+            ready_source: installed.map_or("", |i| probe::source(i.plan.readiness.probe)).to_owned(),
+            ready_error,
+            last_ready_at: self.memory.last_ready_at.clone(),
+            install_step: self.install_step.clone(),
+            crash_count: policy.ladder,
+            crashes_total: policy.total,
+            last_crash: self.memory.last_crash.clone(),
+            error,
+            config: self.payload.clone(),
+            next_restart_at: self.backoff_due.map(|(_, at)| crate::clock::rfc3339(at)),
+            restart_budget: self.request.as_ref().map(|_| RestartBudget {
+                remaining: policy.remaining(),
+                limit: u32::try_from(policy::BACKOFF.len()).unwrap_or(0),
+            }),
+            port: self.request.as_ref().map(|r| r.port),
+            artifacts: installed.map(|i| Artifacts {
+                installed: format!("{}/{} {}", i.game, i.variant, i.version),
+                catalog_serial: i.serial,
+                fetches_upstream: i.fetches_upstream,
+            }),
+            warnings,
+            root: self.request.as_ref().map(|r| self.context.paths.game_root(&r.game, &r.variant, &r.world)),
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The agent's side of a shim connection: requests with answers, and a published status.
+//!
+//! Nothing is pushed by the shim: the watch request is answered when something
+//! changed, so one slow agent costs the shim one pending answer.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot, watch};
+use zlh_shim::connect::{self, ConnectError, Connection};
+use zlh_shim::frame::{self, Frame};
+use zlh_shim::proto::{self, kind};
+
+/// How long a living shim may take over the handshake.
+const HANDSHAKE: Duration = Duration::from_secs(2);
+
+/// How long it may take over a request.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long an acknowledged shim may take to go.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShimError {
+    /// The shim refused it.
+    #[error("{0}")]
+    Refused(proto::Refusal),
+    /// The connection is gone.
+    #[error("the connection to the shim is gone")]
+    Gone,
+    /// No answer in time.
+    #[error("the shim does not answer (frozen?)")]
+    Silent,
+}
+
+/// Who waits for which answer; none once the connection is gone, so that nobody begins to
+/// wait for what cannot come.
+type Answers = Option<HashMap<u32, oneshot::Sender<Frame>>>;
+
+type Pending = Arc<Mutex<Answers>>;
+
+/// A connection to one run's shim. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct ShimClient {
+    instance: String,
+    out: mpsc::Sender<Vec<u8>>,
+    pending: Pending,
+    next: Arc<AtomicU32>,
+    status: watch::Receiver<proto::Status>,
+    /// Held so that the workload's terminal outlives its shim.
+    master: Option<Arc<OwnedFd>>,
+}
+
+impl ShimClient {
+    /// Connects to the shim that holds `run_dir`. An empty `instance` takes any run.
+    /// `head` follows the end of the console log.
+    pub(crate) async fn connect(
+        run_dir: &Path,
+        instance: &str,
+        head: watch::Sender<u64>,
+    ) -> Result<Self, ConnectError> {
+        let (dir, instance): (PathBuf, String) = (run_dir.to_owned(), instance.to_owned());
+        let connection =
+            tokio::task::spawn_blocking(move || connect::connect(&dir, &instance, crate::VERSION, HANDSHAKE))
+                .await
+                .map_err(|_| ConnectError::Silent)??;
+        Self::start(connection, head)
+    }
+
+    fn start(connection: Connection, head: watch::Sender<u64>) -> Result<Self, ConnectError> {
+        let Connection { stream, welcome, master, rest } = connection;
+        let (read, write) = UnixStream::from_std(stream)?.into_split();
+        let (out, requests) = mpsc::channel(64);
+        let pending = Pending::new(Mutex::new(Some(HashMap::new())));
+        head.send_replace(welcome.status.log_head);
+        let (publish, status) = watch::channel(welcome.status);
+        let client = Self {
+            instance: welcome.instance,
+            out,
+            pending: pending.clone(),
+            next: Arc::new(AtomicU32::new(1)),
+            status,
+            master: master.map(Arc::new),
+        };
+        tokio::spawn(write_frames(write, requests));
+        tokio::spawn(read_frames(read, rest, pending));
+        tokio::spawn(follow(client.weak(), publish, head));
+        Ok(client)
+    }
+
+    /// Identity of the run.
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// The workload's terminal, to go on with if the shim dies.
+    pub(crate) fn master(&self) -> Option<Arc<OwnedFd>> {
+        self.master.clone()
+    }
+
+    /// What the shim holds. The channel closes when the connection is gone.
+    pub(crate) fn status(&self) -> watch::Receiver<proto::Status> {
+        self.status.clone()
+    }
+
+    /// Types into the workload's terminal; answers the log's end before it.
+    pub(crate) async fn input(&self, bytes: Vec<u8>, line: bool) -> Result<u64, ShimError> {
+        self.done(kind::INPUT, &proto::Input { bytes, line }).await
+    }
+
+    /// Begins the stop ladder.
+    pub(crate) async fn stop(&self, stop: &proto::Stop) -> Result<(), ShimError> {
+        self.done(kind::STOP, stop).await.map(drop)
+    }
+
+    /// The exit is recorded: the shim may go.
+    pub(crate) async fn acknowledge(&self) -> Result<(), ShimError> {
+        self.done(kind::ACK_EXIT, &proto::Instance { instance: self.instance.clone() }).await.map(drop)
+    }
+
+    /// Lets the shim of an ended run go and waits (not for ever) until it has.
+    pub(crate) async fn leave(self) {
+        // Acknowledged before, or not there any more: both are fine.
+        let _ = self.acknowledge().await;
+        let mut status = self.status.clone();
+        let closed = async { while status.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(LEAVE, closed).await;
+    }
+
+    /// Bytes of the console log, also those that no file holds.
+    pub(crate) async fn read(&self, offset: u64, max: u32) -> Result<proto::Data, ShimError> {
+        let frame = self.request(kind::READ, &proto::Read { offset, max }, ANSWER).await?;
+        decode(&frame, kind::DATA_REPLY)
+    }
+
+    async fn done<T: minicbor::Encode<()>>(&self, kind: u16, body: &T) -> Result<u64, ShimError> {
+        let frame = self.request(kind, body, ANSWER).await?;
+        decode::<proto::Done>(&frame, kind::OK_REPLY).map(|done| done.log_head)
+    }
+
+    async fn request<T: minicbor::Encode<()>>(
+        &self,
+        kind: u16,
+        body: &T,
+        patience: Duration,
+    ) -> Result<Frame, ShimError> {
+        request(&self.out, &self.pending, &self.next, kind, &proto::body(body), patience).await
+    }
+
+    fn weak(&self) -> Link {
+        Link { out: self.out.downgrade(), pending: self.pending.clone(), next: self.next.clone() }
+    }
+}
+
+/// What the follower needs, without keeping the connection open by itself.
+struct Link {
+    out: mpsc::WeakSender<Vec<u8>>,
+    pending: Pending,
+    next: Arc<AtomicU32>,
+}
+
+async fn request(
+    out: &mpsc::Sender<Vec<u8>>,
+    pending: &Pending,
+    next: &AtomicU32,
+    kind: u16,
+    body: &[u8],
+    patience: Duration,
+) -> Result<Frame, ShimError> {
+    let exchange = async {
+        let (answer, _forget) = begin(out, pending, next, kind, body).await?;
+        answer.await.map_err(|_| ShimError::Gone)
+    };
+    tokio::time::timeout(patience, exchange).await.map_err(|_| ShimError::Silent)?
+}
+
+/// Sends a request; the answer comes through the receiver.
+async fn begin<'p>(
+    out: &mpsc::Sender<Vec<u8>>,
+    pending: &'p Pending,
+    next: &AtomicU32,
+    kind: u16,
+    body: &[u8],
+) -> Result<(oneshot::Receiver<Frame>, Forget<'p>), ShimError> {
+    let id = next.fetch_add(1, Ordering::Relaxed);
+    let (reply, answer) = oneshot::channel();
+    lock(pending).as_mut().ok_or(ShimError::Gone)?.insert(id, reply);
+    let forget = Forget { pending, id };
+    let mut bytes = Vec::with_capacity(body.len() + 16);
+    frame::encode(kind, id, body, &mut bytes);
+    out.send(bytes).await.map_err(|_| ShimError::Gone)?;
+    Ok((answer, forget))
+}
+
+/// A request that was given up leaves nothing behind.
+struct Forget<'a> {
+    pending: &'a Pending,
+    id: u32,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        if let Some(answers) = lock(self.pending).as_mut() {
+            answers.remove(&self.id);
+        }
+    }
+}
+
+fn lock(pending: &Pending) -> std::sync::MutexGuard<'_, Answers> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn decode<'b, T: minicbor::Decode<'b, ()>>(frame: &'b Frame, expected: u16) -> Result<T, ShimError> {
+    let malformed = || proto::Refusal {
+        code: "malformed".to_owned(),
+        message: format!("the shim answered with frame type {}", frame.kind),
+    };
+    if frame.kind == kind::ERROR_REPLY {
+        let refusal = minicbor::decode(&frame.body).unwrap_or_else(|_| malformed());
+        return Err(ShimError::Refused(refusal));
+    }
+    if frame.kind != expected {
+        return Err(ShimError::Refused(malformed()));
+    }
+    minicbor::decode(&frame.body).map_err(|_| ShimError::Refused(malformed()))
+}
+
+async fn write_frames(mut write: OwnedWriteHalf, mut requests: mpsc::Receiver<Vec<u8>>) {
+    while let Some(bytes) = requests.recv().await {
+        if write.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read_frames(mut read: OwnedReadHalf, mut input: Vec<u8>, pending: Pending) {
+    let mut buffer = vec![0_u8; 16 << 10];
+    loop {
+        loop {
+            match frame::take(&mut input) {
+                Ok(Some(frame)) => {
+                    let asker = lock(&pending).as_mut().and_then(|answers| answers.remove(&frame.id));
+                    if let Some(reply) = asker {
+                        // Whoever asked may have given up.
+                        let _ = reply.send(frame);
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => return *lock(&pending) = None,
+            }
+        }
+        match read.read(&mut buffer).await {
+            Ok(n) if n > 0 => input.extend_from_slice(&buffer[..n]),
+            // Dropping the pending answers tells their askers.
+            _ => return *lock(&pending) = None,
+        }
+    }
+}
+
+/// Asks again and again what changed, until the connection or the last client is gone.
+async fn follow(link: Link, publish: watch::Sender<proto::Status>, head: watch::Sender<u64>) {
+    loop {
+        let known = {
+            let status = publish.borrow();
+            proto::Watch { sequence: status.sequence, log_head: status.log_head }
+        };
+        // The sender is held only while sending: nothing may change for days, and a
+        // connection that nobody uses any more has to close.
+        let Some(out) = link.out.upgrade() else { return };
+        let begun = begin(&out, &link.pending, &link.next, kind::WATCH, &proto::body(&known)).await;
+        drop(out);
+        let Ok((answer, _forget)) = begun else { return };
+        let Ok(frame) = answer.await else { return };
+        let Ok(status) = decode::<proto::Status>(&frame, kind::STATUS_REPLY) else { return };
+        head.send_replace(status.log_head);
+        publish.send_replace(status);
+    }
+}

@@ -1,0 +1,195 @@
+//! Starting a game: everything is checked and written before a process exists.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::Command;
+use tokio::sync::watch;
+use zlh_shim::connect::ConnectError;
+use zlh_shim::files;
+use zlh_shim::process::Generation;
+use zlh_shim::record::ShimRecord;
+
+use super::shim_client::ShimClient;
+use crate::game::files::{self as game_files, FileError};
+use crate::game::payload::GameRequest;
+use crate::game::plan::Installed;
+use crate::paths::{self, Paths};
+use crate::users::{GameUser, UserError};
+
+/// How long a new shim may take until it holds the workload.
+const SHIM_READY: Duration = Duration::from_secs(15);
+
+/// Longest line a starting shim may say, bytes.
+const MAX_LINE: u64 = 4096;
+
+/// Why a game was not started. The text ends in `error`.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// Another process listens there.
+    #[error("port {0} is in use by another process: stop it, or configure another port")]
+    PortInUse(u16),
+    /// It runs already.
+    #[error("the server runs already (pid {0}): stop it first")]
+    Alive(i32),
+    /// The user to run as.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A file of the plan.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A template of the plan.
+    #[error(transparent)]
+    Template(#[from] zlh_catalog::TemplateError),
+    /// A step of our own.
+    #[error("cannot {step}")]
+    Io {
+        /// What was tried.
+        step: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The shim said why not.
+    #[error("the shim could not hold the server: {0}")]
+    Shim(String),
+    /// The shim started and cannot be reached.
+    #[error("the shim started, but cannot be reached")]
+    Connect(#[from] ConnectError),
+}
+
+/// What a start needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    pub paths: Paths,
+    pub run_dir: PathBuf,
+    pub request: GameRequest,
+    pub installed: Installed,
+    pub game_user: Option<String>,
+    pub accept_eula: bool,
+    pub instance: String,
+    /// The shim of the run before, if it may still hold the slot.
+    pub before: Option<ShimClient>,
+}
+
+impl Launch {
+    /// Starts the game and connects to its shim.
+    pub(crate) async fn run(mut self, head: watch::Sender<u64>) -> Result<ShimClient, StartError> {
+        if let Some(before) = self.before.take() {
+            before.leave().await;
+        }
+        let (run_dir, instance) = (self.run_dir.clone(), self.instance.clone());
+        tokio::task::spawn_blocking(move || self.prepare())
+            .await
+            .map_err(|error| StartError::Shim(error.to_string()))??;
+        spawn_shim(&run_dir).await?;
+        Ok(ShimClient::connect(&run_dir, &instance, head).await?)
+    }
+
+    /// Never a second instance beside a living one, whatever became of the lock.
+    fn check_nothing_lives(&self) -> Result<(), StartError> {
+        let living = ShimRecord::read(&self.run_dir).ok().and_then(|record| {
+            let current = Generation::current().is_ok_and(|now| now == record.generation);
+            record.child.filter(|child| current && child.is_alive())
+        });
+        living.map_or(Ok(()), |child| Err(StartError::Alive(child.pid)))
+    }
+
+    /// Blocking: files and checks.
+    fn prepare(&self) -> Result<(), StartError> {
+        self.check_nothing_lives()?;
+        check_port(self.request.port)?;
+        let user = game_user(&self.paths, self.game_user.as_deref())?;
+        let root = self.paths.game_root(&self.request.game, &self.request.variant, &self.request.world);
+        let owner = user.ids.as_ref().map(|ids| (ids.uid, ids.gid));
+        make_game_root(&root, owner)
+            .map_err(|source| StartError::Io { step: format!("make {}", root.display()), source })?;
+        let values = self.installed.values(&self.request, &root);
+        game_files::apply(&root, &self.installed.plan.files, &values, self.accept_eula, owner)?;
+        let spec = self.installed.spec(&self.request, &root, &user, self.instance.clone())?;
+        let io = |step: &str| {
+            let step = format!("{step} in {}", self.run_dir.display());
+            move |source| StartError::Io { step, source }
+        };
+        paths::make_dir(&self.run_dir, 0o700).map_err(io("prepare the run directory"))?;
+        spec.write(&self.run_dir).map_err(io("write the spec"))
+    }
+}
+
+/// The user of this container's games.
+pub(crate) fn game_user(paths: &Paths, configured: Option<&str>) -> Result<GameUser, UserError> {
+    crate::users::game_user(configured, &paths.passwd(), !paths.is_system())
+}
+
+/// The game's folder belongs to the game; its parents do not.
+pub(crate) fn make_game_root(root: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
+    match std::fs::symlink_metadata(root) {
+        Ok(meta) if meta.is_dir() => return Ok(()),
+        // Its parents are ours; a link here is nobody's doing but an operator's.
+        Ok(_) => return Err(io::Error::other("it is there and not a directory")),
+        Err(_) => {}
+    }
+    paths::make_dir(root, 0o750)?;
+    if let Some((uid, gid)) = owner {
+        std::os::unix::fs::chown(root, Some(uid), Some(gid))?;
+    }
+    Ok(())
+}
+
+/// A server that cannot listen dies with a line few people find: say it before.
+fn check_port(port: u16) -> Result<(), StartError> {
+    match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(StartError::PortInUse(port)),
+        Err(source) => Err(StartError::Io { step: format!("listen on port {port}"), source }),
+    }
+}
+
+/// Spawns a shim and waits until it holds the workload or says why not. It is our child
+/// by birth only: it leads a session of its own and outlives us.
+async fn spawn_shim(run_dir: &Path) -> Result<(), StartError> {
+    let io = |step: &str| {
+        let step = step.to_owned();
+        move |source| StartError::Io { step, source }
+    };
+    let log = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(run_dir.join(files::LOG))
+        .map_err(io("open the shim's log"))?;
+    let mut child = Command::new("/proc/self/exe")
+        .arg("shim")
+        .arg(run_dir)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(io("start the shim"))?;
+    let Some(stdout) = child.stdout.take() else {
+        return Err(StartError::Shim("it has no standard output".to_owned()));
+    };
+    // The runtime reaps the shim whenever it ends; nobody waits for it.
+    drop(child);
+    let mut line = String::new();
+    let mut reader = BufReader::new(stdout.take(MAX_LINE));
+    match tokio::time::timeout(SHIM_READY, reader.read_line(&mut line)).await {
+        Err(_) => Err(StartError::Shim(format!("no word from it within {SHIM_READY:?}"))),
+        Ok(Err(source)) => Err(StartError::Io { step: "hear the shim".to_owned(), source }),
+        Ok(Ok(_)) => match line.trim_end() {
+            "ready" => Ok(()),
+            "" => Err(StartError::Shim(format!(
+                "it ended without a word; see {}",
+                run_dir.join(files::LOG).display()
+            ))),
+            other => Err(StartError::Shim(other.trim_start_matches("error ").to_owned())),
+        },
+    }
+}

@@ -1,0 +1,152 @@
+//! What a workload's driver remembers across agents.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use zlh_api::{Config, CrashRecord};
+use zlh_shim::durable::{self, ReadError};
+use zlh_shim::process::Generation;
+
+use super::policy::Policy;
+use crate::game::plan::{self, Installed};
+use crate::paths::Paths;
+
+const SCHEMA: u32 = 1;
+
+/// Largest payload that is read back, bytes.
+const MAX_PAYLOAD: u64 = 1 << 20;
+
+/// `state/workload.json`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Memory {
+    /// Whether the workload is meant to run: it is started again at boot.
+    pub wanted: bool,
+    /// Counters of the restart policy.
+    pub policy: Policy,
+    /// The last unexpected exit.
+    pub last_crash: Option<CrashRecord>,
+    /// The run whose exit was counted already.
+    pub counted: Option<String>,
+    /// A planned restart.
+    pub restart_at: Option<BootTime>,
+    /// Why the agent gave up.
+    pub error: Option<String>,
+    /// The run that was last seen ready, and since when.
+    pub ready: Option<(String, BootTime)>,
+    /// RFC 3339, to show.
+    pub last_ready_at: Option<String>,
+}
+
+/// An instant that survives processes, but not the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BootTime {
+    /// CLOCK_BOOTTIME, milliseconds.
+    pub boot_ms: u64,
+    /// The container's life it belongs to.
+    pub generation: Generation,
+}
+
+impl BootTime {
+    /// `after` from now.
+    pub(crate) fn after(after: Duration) -> Option<Self> {
+        let generation = Generation::current().ok()?;
+        let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        Some(Self { boot_ms: zlh_shim::holder::boot_ms().saturating_add(after), generation })
+    }
+
+    /// How long until then; none in another life of the container.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.is_current()
+            .then(|| Duration::from_millis(self.boot_ms.saturating_sub(zlh_shim::holder::boot_ms())))
+    }
+
+    /// How long since then, until `boot_ms`.
+    pub(crate) fn until(&self, boot_ms: u64) -> Option<Duration> {
+        self.is_current().then(|| Duration::from_millis(boot_ms.saturating_sub(self.boot_ms)))
+    }
+
+    fn is_current(&self) -> bool {
+        Generation::current().is_ok_and(|now| now == self.generation)
+    }
+}
+
+/// The files behind it.
+#[derive(Debug, Clone)]
+pub(crate) struct Shelf {
+    payload: PathBuf,
+    memory: PathBuf,
+    installed: PathBuf,
+}
+
+impl Shelf {
+    pub(crate) fn new(paths: &Paths) -> Self {
+        Self {
+            payload: paths.payload(),
+            memory: paths.state().join("workload.json"),
+            installed: paths.state().join("installed.json"),
+        }
+    }
+
+    /// The stored payload. One that cannot be read is set aside, never deleted; the error
+    /// says where it is now.
+    pub(crate) fn payload(&self) -> Result<Option<Config>, String> {
+        let bytes = match durable::read_bounded(&self.payload, MAX_PAYLOAD) {
+            Ok(bytes) => bytes,
+            Err(ReadError::Missing(_)) => return Ok(None),
+            Err(error) => return Err(self.set_aside(&self.payload, &crate::errors::chain(&error))),
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| self.set_aside(&self.payload, &error.to_string()))
+    }
+
+    /// Stores a payload, mode 0600.
+    pub(crate) fn store_payload(&self, config: &Config) -> std::io::Result<()> {
+        let mut bytes = serde_json::to_vec_pretty(config)?;
+        bytes.push(b'\n');
+        durable::write(&self.payload, &bytes, 0o600)
+    }
+
+    /// What was remembered; a broken record is set aside with a warning.
+    pub(crate) fn memory(&self) -> (Memory, Option<String>) {
+        self.record(&self.memory, SCHEMA)
+    }
+
+    /// Remembers.
+    pub(crate) fn store_memory(&self, memory: &Memory) -> std::io::Result<()> {
+        durable::write_record(&self.memory, SCHEMA, memory)
+    }
+
+    /// What is installed; a broken record is set aside with a warning (and installed again).
+    pub(crate) fn installed(&self) -> (Option<Installed>, Option<String>) {
+        self.record(&self.installed, plan::SCHEMA)
+    }
+
+    /// Records what is installed.
+    pub(crate) fn store_installed(&self, installed: &Installed) -> std::io::Result<()> {
+        durable::write_record(&self.installed, plan::SCHEMA, &Some(installed))
+    }
+
+    fn record<T: Default + serde::de::DeserializeOwned>(
+        &self,
+        path: &Path,
+        schema: u32,
+    ) -> (T, Option<String>) {
+        match durable::read_record(path, schema) {
+            Ok(value) => (value, None),
+            Err(ReadError::Missing(_)) => (T::default(), None),
+            Err(error) => (T::default(), Some(self.set_aside(path, &crate::errors::chain(&error)))),
+        }
+    }
+
+    fn set_aside(&self, path: &Path, why: &str) -> String {
+        let mut aside = path.to_owned().into_os_string();
+        aside.push(format!(".broken-{}", jiff::Timestamp::now().as_millisecond()));
+        let what = path.display();
+        match std::fs::rename(path, &aside) {
+            Ok(()) => format!("{what} cannot be used ({why}); it was set aside as {}", aside.display()),
+            Err(error) => format!("{what} cannot be used ({why}) and could not be set aside: {error}"),
+        }
+    }
+}
