@@ -1,0 +1,465 @@
+//! What can be typed. Every command's long help ends in examples.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use crate::fleet::parse_label;
+use crate::printer::Format;
+use crate::ui::units::parse_duration;
+use crate::wait::Goal;
+
+/// Operates zlh-agents: one, or a fleet of them.
+///
+/// An agent is given by its name in the fleet file, or directly as a URL or HOST:PORT.
+#[derive(Debug, Parser)]
+#[command(name = "zlhctl", version, max_term_width = 100)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options every command knows.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Fleet file [default: ~/.config/zlhctl/fleet.toml]
+    #[arg(
+        long, global = true, value_name = "FILE", env = "ZLHCTL_FLEET", hide_env = true,
+        value_hint = ValueHint::FilePath, help_heading = GLOBAL,
+    )]
+    pub(crate) fleet: Option<PathBuf>,
+    /// Output format: table, wide, json, yaml or name
+    #[arg(
+        short, long, global = true, value_name = "FORMAT", value_enum, default_value_t,
+        hide_possible_values = true, hide_default_value = true, help_heading = GLOBAL,
+    )]
+    pub(crate) output: Format,
+    /// File with the agents' token, instead of the fleet file's
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = GLOBAL)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// No colour, as with NO_COLOR=1
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(crate) no_color: bool,
+    /// No progress and no remarks
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the state of the fleet
+    #[command(after_long_help = STATUS_EXAMPLES)]
+    Status(Selector),
+    /// Show everything about one agent
+    #[command(after_long_help = GET_EXAMPLES)]
+    Get(One),
+    /// Start servers, and wait until they accept players
+    #[command(after_long_help = START_EXAMPLES)]
+    Start(Lifecycle),
+    /// Stop servers, and wait until they have saved and ended
+    #[command(after_long_help = STOP_EXAMPLES)]
+    Stop(Lifecycle),
+    /// Stop and start servers, and wait until they accept players
+    Restart(Lifecycle),
+    /// Give an agent its payload; it installs and starts what that says
+    #[command(after_long_help = CONFIGURE_EXAMPLES)]
+    Configure(Configure),
+    /// Type into a server's console
+    #[command(after_long_help = CONSOLE_EXAMPLES)]
+    Console(Console),
+    /// Send one line to a server's console
+    #[command(after_long_help = SEND_EXAMPLES)]
+    Send(Send),
+    /// Print a server's console log
+    #[command(after_long_help = LOGS_EXAMPLES)]
+    Logs(Logs),
+    /// Wait until a server is in a state
+    #[command(after_long_help = WAIT_EXAMPLES)]
+    Wait(Wait),
+    /// List who is playing
+    Players(One),
+    /// List an agent's operations, newest first
+    Operations(One),
+    /// Edit the fleet file
+    #[command(subcommand)]
+    Fleet(FleetCommand),
+    /// Keys and signatures of artifact catalogs
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
+    /// Artifact stores
+    #[command(subcommand)]
+    Artifacts(ArtifactsCommand),
+    /// Run a real server on this machine, to see it all work
+    #[command(after_long_help = DEMO_EXAMPLES)]
+    Demo(Demo),
+    /// Print a completion script
+    #[command(after_long_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// One agent.
+#[derive(Debug, Args)]
+pub(crate) struct One {
+    /// Name, URL or HOST:PORT of the agent
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+}
+
+/// Some of the fleet, or all of it.
+#[derive(Debug, Args)]
+pub(crate) struct Selector {
+    /// Names, URLs or HOST:PORTs [default: the whole fleet]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Only agents with this label; may be repeated
+    #[arg(short, long = "label", value_name = "LABEL=VALUE", value_parser = parse_label)]
+    pub(crate) labels: Vec<(String, String)>,
+}
+
+/// Which agents to start or stop, and whether to wait.
+#[derive(Debug, Args)]
+pub(crate) struct Lifecycle {
+    /// Names, URLs or HOST:PORTs
+    #[arg(value_name = "NAME", required_unless_present = "labels")]
+    pub(crate) names: Vec<String>,
+    /// Only agents with this label; may be repeated
+    #[arg(short, long = "label", id = "labels", value_name = "LABEL=VALUE", value_parser = parse_label)]
+    pub(crate) labels: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+/// Whether to wait for the end of what was begun, and how long.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Waiting {
+    /// Wait for the end (the default)
+    #[arg(long, overrides_with = "no_wait")]
+    pub(crate) wait: bool,
+    /// Return as soon as the agent has accepted
+    #[arg(long, overrides_with = "wait")]
+    pub(crate) no_wait: bool,
+    /// Give up waiting after this time
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Configure {
+    #[command(flatten)]
+    pub(crate) one: One,
+    /// The payload, JSON; - for standard input
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Console {
+    #[command(flatten)]
+    pub(crate) one: One,
+    /// Key that leaves the console
+    #[arg(long, value_name = "KEY", default_value = "ctrl-]", value_parser = crate::terminal::parse_key)]
+    pub(crate) detach_key: crate::terminal::Key,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    #[command(flatten)]
+    pub(crate) one: One,
+    /// The line to send; words are joined by one blank
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    #[command(flatten)]
+    pub(crate) one: One,
+    /// How many lines from the end
+    #[arg(
+        short = 'n',
+        long = "lines",
+        value_name = "LINES",
+        default_value_t = 100,
+        conflicts_with = "since"
+    )]
+    pub(crate) lines: u64,
+    /// Go on printing what comes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Everything from this byte offset on
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) since: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    #[command(flatten)]
+    pub(crate) one: One,
+    /// What to wait for
+    #[arg(long = "for", value_name = "STATE", value_enum, default_value_t = Goal::Ready)]
+    pub(crate) goal: Goal,
+    /// Give up after this time
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FleetCommand {
+    /// Add an agent
+    #[command(after_long_help = FLEET_ADD_EXAMPLES)]
+    Add {
+        /// Name to call it by
+        name: String,
+        /// URL, HOST:PORT or IP address
+        url: String,
+        /// Label; may be repeated
+        #[arg(short, long = "label", value_name = "LABEL=VALUE", value_parser = parse_label)]
+        labels: Vec<(String, String)>,
+    },
+    /// Take an agent out
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// List the agents without asking them anything
+    List,
+    /// Print which file is used
+    Path,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CatalogCommand {
+    /// Make a key pair; prints the public key, which agents are given
+    Keygen {
+        /// Where the secret key goes; never overwritten
+        #[arg(long, value_name = "FILE", default_value = "catalog.key", value_hint = ValueHint::FilePath)]
+        out: PathBuf,
+    },
+    /// Check a catalog and sign it: writes FILE.minisig
+    #[command(after_long_help = SIGN_EXAMPLES)]
+    Sign {
+        /// The catalog
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// The secret key
+        #[arg(long, value_name = "FILE", default_value = "catalog.key", value_hint = ValueHint::FilePath)]
+        key: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArtifactsCommand {
+    /// Serve a folder over HTTP, read-only
+    ///
+    /// For a small deployment. No directory listings, no hidden files, nothing outside the folder.
+    Serve {
+        /// The folder
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// Where to listen
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
+        listen: SocketAddr,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Folder that everything goes into
+    #[arg(long, value_name = "DIR", default_value = ".demo", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+    /// The agent's binary [default: zlh-agent beside zlhctl]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) agent: Option<PathBuf>,
+    /// Go through the story once instead of staying (the default without a terminal)
+    #[arg(long, env = "DEMO_ONCE", hide_env = true, value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) once: bool,
+    /// End what a demo in that folder left running, and nothing else
+    #[arg(long, conflicts_with = "once")]
+    pub(crate) stop: bool,
+}
+
+impl ValueEnum for Goal {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Ready, Self::Running, Self::Idle, Self::Stopped]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.as_str()).help(match self {
+            Self::Ready => "players can join",
+            Self::Running => "the agent says `running`",
+            Self::Idle => "the agent says `idle`",
+            Self::Stopped => "no process, and none planned",
+        }))
+    }
+}
+
+const GLOBAL: &str = "Global options";
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some of several agents failed.
+See `zlhctl COMMAND --help` for examples.";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  zlhctl status
+  zlhctl status lobby survival -o wide
+  zlhctl status -l site=fra -o json";
+
+const GET_EXAMPLES: &str = "\
+Examples:
+  zlhctl get lobby
+  zlhctl get 10.0.0.11:18888 -o yaml";
+
+const START_EXAMPLES: &str = "\
+Examples:
+  zlhctl start lobby
+  zlhctl start -l site=fra --timeout 20m
+  zlhctl start lobby --no-wait";
+
+const STOP_EXAMPLES: &str = "\
+A stop asks the server to save and end; it is never counted as a crash.
+
+Examples:
+  zlhctl stop lobby survival
+  zlhctl stop -l game=minecraft --no-wait";
+
+const CONFIGURE_EXAMPLES: &str = "\
+Examples:
+  zlhctl configure lobby -f payload.json
+  echo '{\"game\":\"minecraft\",\"variant\":\"paper\",\"version\":\"1.21.7\"}' | zlhctl configure lobby -f -";
+
+const CONSOLE_EXAMPLES: &str = "\
+On a terminal every key goes to the server, until the detach key. Otherwise
+lines are read from standard input and sent one by one.
+
+Examples:
+  zlhctl console lobby
+  zlhctl console lobby --detach-key ctrl-q
+  printf 'say backup in 5 minutes\\nsave-all\\n' | zlhctl console lobby";
+
+const SEND_EXAMPLES: &str = "\
+Examples:
+  zlhctl send lobby say dinner is ready
+  zlhctl send lobby 'whitelist add Alice'";
+
+const LOGS_EXAMPLES: &str = "\
+Offsets are bytes and never reset, so a reader can go on where it stopped.
+
+Examples:
+  zlhctl logs lobby -n 20
+  zlhctl logs lobby -f
+  zlhctl logs lobby --since 1048576";
+
+const WAIT_EXAMPLES: &str = "\
+An agent in state `error` ends the wait at once, with the agent's reason.
+
+Examples:
+  zlhctl wait lobby
+  zlhctl wait lobby --for idle --timeout 2m";
+
+const FLEET_ADD_EXAMPLES: &str = "\
+With --token-file the file's path is noted, not the token.
+
+Examples:
+  zlhctl fleet add lobby 10.0.0.11
+  zlhctl fleet add survival https://mc.example.org -l site=fra --token-file ~/survival.token";
+
+const SIGN_EXAMPLES: &str = "\
+Examples:
+  zlhctl catalog keygen --out catalog.key
+  zlhctl catalog sign store/catalog.json --key catalog.key";
+
+const DEMO_EXAMPLES: &str = "\
+Needs npm; no root. Everything goes into one folder that can be deleted.
+
+Examples:
+  zlhctl demo
+  zlhctl demo --dir /tmp/demo --once";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  zlhctl completions bash > ~/.local/share/bash-completion/completions/zlhctl
+  zlhctl completions fish > ~/.config/fish/completions/zlhctl.fish";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_for_the_server_may_look_like_an_option() {
+        let cli = parse("zlhctl send lobby say -v --help").unwrap();
+        let Command::Send(send) = cli.command else { panic!() };
+        assert_eq!(send.command, ["say", "-v", "--help"]);
+    }
+
+    #[test]
+    fn the_last_of_wait_and_no_wait_counts() {
+        for (line, no_wait) in
+            [("zlhctl start a --wait --no-wait", true), ("zlhctl start a --no-wait --wait", false)]
+        {
+            let Command::Start(start) = parse(line).unwrap().command else { panic!() };
+            assert_eq!(start.waiting.no_wait, no_wait, "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_exit_code_2() {
+        for line in [
+            "zlhctl",
+            "zlhctl start",
+            "zlhctl send lobby",
+            "zlhctl status -l nolabel",
+            "zlhctl wait a --for done",
+            "zlhctl wait a --timeout 10",
+            "zlhctl logs a -n 5 --since 7",
+            "zlhctl configure a",
+            "zlhctl status -o xml",
+            "zlhctl console a --detach-key ctrl-",
+            "zlhctl artifacts serve d --listen nowhere",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn no_help_line_is_wider_than_80_columns() {
+        fn check(command: &mut clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            for (kind, text) in [("-h", command.render_help()), ("--help", command.render_long_help())] {
+                // Examples are one command a line, however long it is.
+                let text = text.to_string();
+                let text = text.split("Examples:").next().unwrap_or_default();
+                for line in text.lines() {
+                    assert!(line.chars().count() <= 80, "{path} {kind}: {line}");
+                }
+            }
+            for sub in command.get_subcommands_mut() {
+                check(sub, &path);
+            }
+        }
+        let mut command = Cli::command().term_width(80);
+        command.build();
+        check(&mut command, "");
+    }
+}

@@ -1,0 +1,64 @@
+//! One module per verb.
+
+mod artifacts;
+pub(crate) mod catalog;
+mod completions;
+mod configure;
+mod console;
+mod fleet;
+mod get;
+mod lifecycle;
+mod logs;
+mod operations;
+mod players;
+mod send;
+pub(crate) mod status;
+mod wait;
+
+use anyhow::Result;
+
+use crate::cli::{ArtifactsCommand, Cli, Command};
+use crate::demo;
+use crate::exit::Exit;
+use crate::printer::Printer;
+use crate::target::Targets;
+
+/// Runs the command that was typed.
+pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit> {
+    // These need no fleet, and work where its file is broken or missing.
+    let (command, global) = (cli.command, cli.global);
+    let command = match command {
+        Command::Completions { shell } => return completions::run(shell, printer),
+        Command::Catalog(command) => return catalog::run(command, printer),
+        Command::Artifacts(ArtifactsCommand::Serve { dir, listen }) => {
+            return artifacts::serve(&dir, listen, printer).await;
+        }
+        Command::Fleet(command) => return fleet::run(command, &global, printer),
+        Command::Demo(options) => return demo::run(options, printer).await,
+        other => other,
+    };
+    let targets = Targets::load(&global)?;
+    match command {
+        Command::Status(selector) => status::run(&selector, &targets, printer).await,
+        Command::Get(one) => get::run(&one.name, &targets, printer).await,
+        Command::Start(options) => lifecycle::run(lifecycle::Verb::Start, &options, &targets, printer).await,
+        Command::Stop(options) => lifecycle::run(lifecycle::Verb::Stop, &options, &targets, printer).await,
+        Command::Restart(options) => {
+            lifecycle::run(lifecycle::Verb::Restart, &options, &targets, printer).await
+        }
+        Command::Configure(options) => configure::run(&options, &targets, printer).await,
+        Command::Console(options) => console::run(&options, &targets, printer).await,
+        Command::Send(options) => send::run(&options, &targets).await,
+        Command::Logs(options) => logs::run(&options, &targets, printer).await,
+        Command::Wait(options) => wait::run(&options, &targets, printer).await,
+        Command::Players(one) => players::run(&one.name, &targets, printer).await,
+        Command::Operations(one) => operations::run(&one.name, &targets, printer).await,
+        Command::Completions { .. }
+        | Command::Catalog(_)
+        | Command::Artifacts(_)
+        | Command::Fleet(_)
+        | Command::Demo(_) => {
+            unreachable!("handled above")
+        }
+    }
+}

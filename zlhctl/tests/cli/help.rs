@@ -1,0 +1,59 @@
+//! Every help page as it is shown. After a wanted change:
+//! `UPDATE_GOLDENS=1 cargo nextest run -p zlhctl help`.
+
+use std::path::Path;
+use std::process::Command;
+
+const PAGES: &[&str] = &[
+    "",
+    "status",
+    "get",
+    "start",
+    "stop",
+    "restart",
+    "configure",
+    "console",
+    "send",
+    "logs",
+    "wait",
+    "players",
+    "operations",
+    "fleet",
+    "fleet add",
+    "catalog",
+    "catalog keygen",
+    "catalog sign",
+    "artifacts",
+    "artifacts serve",
+    "demo",
+    "completions",
+];
+
+#[test]
+fn pages() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help");
+    let update = std::env::var_os("UPDATE_GOLDENS").is_some();
+    let mut stale = Vec::new();
+    for page in PAGES {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zlhctl"));
+        let output = command
+            .args(page.split_whitespace())
+            .arg("--help")
+            .env_clear()
+            .env("COLUMNS", "80")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{page}");
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let file = folder.join(format!(
+            "{}.txt",
+            if page.is_empty() { "zlhctl".to_owned() } else { page.replace(' ', "-") }
+        ));
+        if update {
+            std::fs::write(&file, &shown).unwrap();
+        } else if std::fs::read_to_string(&file).unwrap_or_default() != shown {
+            stale.push(format!("{}\n{shown}", file.display()));
+        }
+    }
+    assert!(stale.is_empty(), "run with UPDATE_GOLDENS=1 if this is wanted:\n{}", stale.join("\n"));
+}
