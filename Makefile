@@ -1,0 +1,59 @@
+# `make` alone lists what there is.
+
+TARGET := x86_64-unknown-linux-gnu
+OUT    := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)
+# Cargo's name for a profile and the name of its folder differ only for `dev`.
+PROFILE ?= release
+
+.DEFAULT_GOAL := help
+.PHONY: help demo clean-demo test check openapi bench dist
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## a real Minecraft server under the agent, in .demo (Ctrl-C ends it)
+	@cargo build --quiet -p zlh-agent -p zlhctl
+	@exec $(OUT)/debug/zlhctl demo --dir .demo
+
+clean-demo: ## stop a running demo and remove .demo
+	@if [ -d .demo ]; then \
+	  cargo build --quiet -p zlhctl && \
+	  $(OUT)/debug/zlhctl demo --dir .demo --stop && \
+	  rm -rf .demo; \
+	fi
+
+test: ## the whole suite: fetches a real server and real players once
+	@tests/prepare.sh
+	@cargo nextest --version >/dev/null 2>&1 || { \
+	  echo "error: cargo-nextest is missing" >&2; \
+	  echo "hint: cargo install cargo-nextest --locked" >&2; exit 1; }
+	cargo build --workspace --bins
+	cargo nextest run --workspace
+	cargo test --workspace --doc
+
+check: ## formatting, lints, and whether the OpenAPI document is current
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@cargo build --quiet -p zlh-agent
+	@$(OUT)/debug/zlh-agent openapi | diff -u agent/api/openapi.json - || { \
+	  echo "error: agent/api/openapi.json is stale" >&2; \
+	  echo "hint: make openapi" >&2; exit 1; }
+
+openapi: ## write agent/api/openapi.json anew
+	@cargo build --quiet -p zlh-agent
+	@$(OUT)/debug/zlh-agent openapi > agent/api/openapi.json.new
+	@mv agent/api/openapi.json.new agent/api/openapi.json
+
+bench: ## measure what is promised (PROFILE=dist for the shipped binary)
+	cargo build --profile $(PROFILE) -p zlh-agent -p zlh-tests --bins
+	@$(OUT)/$(PROFILE)/zlh-bench
+
+dist: ## the shipped binaries in dist/, checked to be static, small and free of NSS
+	cargo build --profile dist -p zlh-agent -p zlhctl --bins
+	@mkdir -p dist
+	@for name in zlh-agent zlhctl; do \
+	  packaging/check-static.sh $(OUT)/dist/$$name || exit 1; \
+	  strip -o dist/$$name.new $(OUT)/dist/$$name && mv dist/$$name.new dist/$$name || exit 1; \
+	done
+	@packaging/check-size.sh dist/zlh-agent 8
+	@cd dist && sha256sum zlh-agent zlhctl > SHA256SUMS && ls -l

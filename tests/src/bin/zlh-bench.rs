@@ -1,0 +1,105 @@
+//! Measures what is promised, on the binaries beside it, and says how much of each
+//! budget is used. Run it with `make bench`; it fails when a budget is exceeded.
+
+use std::io::Write;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use zlh_tests::harness::agent::Agent;
+use zlh_tests::harness::store::{FakePlan, Store};
+use zlh_tests::harness::{measure, paths};
+
+/// One promise.
+struct Line {
+    what: &'static str,
+    value: f64,
+    budget: f64,
+    unit: &'static str,
+}
+
+fn main() -> Result<ExitCode> {
+    let mut lines = vec![binary_size()?, crates()?];
+    let mut agent = Agent::prepare(Store::fake(&FakePlan::new(&["--startup-delay", "300ms"]))?)?;
+    let starts = measure::exec_to_listening(&mut agent, 21);
+    lines.push(Line {
+        what: "exec to listening, median",
+        value: millis(starts[10]),
+        budget: 50.0,
+        unit: "ms",
+    });
+    agent.start();
+    agent.configure();
+    agent.wait_ready();
+    let ready = measure::answer_to_ready(&agent, 11);
+    lines.push(Line { what: "answers to ready, median", value: millis(ready[5]), budget: 250.0, unit: "ms" });
+    lines.push(Line {
+        what: "answers to ready, worst of 11",
+        value: millis(ready[10]),
+        budget: 250.0,
+        unit: "ms",
+    });
+    agent.post("/start", 202);
+    agent.wait_ready();
+    idle(Duration::from_secs(5));
+    let of_agent = agent.process().memory().context("the agent's memory")?;
+    let shim = *agent.shims().first().context("a shim")?;
+    let of_shim = shim.memory().context("the shim's memory")?;
+    lines.push(Line { what: "agent, idle, RSS", value: mib(of_agent.rss_kib), budget: 8.0, unit: "MiB" });
+    lines.push(Line { what: "agent, idle, PSS", value: mib(of_agent.pss_kib), budget: 8.0, unit: "MiB" });
+    lines.push(Line { what: "shim, idle, PSS", value: mib(of_shim.pss_kib), budget: 1.0, unit: "MiB" });
+    print(&lines)?;
+    let kept = lines.iter().all(|line| line.value <= line.budget);
+    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// As it is shipped: without symbols.
+fn binary_size() -> Result<Line> {
+    let dir = tempfile::tempdir()?;
+    let stripped = dir.path().join("stripped");
+    let mut strip = Command::new("strip");
+    let status = strip.arg("-o").arg(&stripped).arg(paths::binary("zlh-agent")?).status();
+    let status = status.context("run strip: apt-get install binutils")?;
+    anyhow::ensure!(status.success(), "strip: {status}");
+    let kib = u32::try_from(std::fs::metadata(stripped)?.len() >> 10).context("a binary of terabytes")?;
+    Ok(Line { what: "binary, stripped", value: f64::from(kib) / 1024.0, budget: 8.0, unit: "MiB" })
+}
+
+fn crates() -> Result<Line> {
+    let mut command = Command::new("cargo");
+    command.args(["tree", "--offline", "-p", "zlh-agent", "-e", "normal", "--prefix", "none"]);
+    let output = command.current_dir(paths::workspace()).output().context("run cargo tree")?;
+    anyhow::ensure!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    let mut names: Vec<&str> = text.lines().map(|line| line.trim_end_matches(" (*)")).collect();
+    names.sort_unstable();
+    names.dedup();
+    let count = u32::try_from(names.len())?;
+    Ok(Line { what: "crates in the agent's tree", value: f64::from(count), budget: 260.0, unit: "" })
+}
+
+/// Lets everything settle that settles by itself.
+fn idle(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(rest) = end.checked_duration_since(Instant::now()) {
+        std::thread::sleep(rest);
+    }
+}
+
+fn print(lines: &[Line]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{:<32} {:>10} {:>10} {:>8}", "", "measured", "budget", "used")?;
+    for Line { what, value, budget, unit } in lines {
+        let (used, over) = (value / budget * 100.0, if value > budget { "  OVER" } else { "" });
+        writeln!(out, "{what:<32} {value:>10.2} {budget:>10.0} {used:>6.0} %  {unit}{over}")?;
+    }
+    Ok(())
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
+}
+
+fn mib(kib: u64) -> f64 {
+    f64::from(u32::try_from(kib).unwrap_or(u32::MAX)) / 1024.0
+}

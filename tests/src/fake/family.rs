@@ -1,0 +1,91 @@
+//! Processes a game leaves behind: the daemon that launch scripts love, and
+//! whole litters of grandchildren. Each ends by itself after its linger time.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use super::Settings;
+use super::events::{Events, What};
+use super::settings::DaemonMode;
+
+/// What a process started by the game does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Takes a session of its own, starts a [`Role::Lingerer`] and exits at once.
+    Daemoniser,
+    /// Starts `--forks` lingerers and stays.
+    Parent,
+    /// Does nothing, for its linger time.
+    Lingerer,
+}
+
+/// Starts a process that outlives the game in its own session.
+pub(crate) fn daemonise(mode: DaemonMode, settings: &Settings) -> anyhow::Result<()> {
+    let mut command = myself(Role::Daemoniser, settings)?;
+    if mode == DaemonMode::Detached {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    }
+    let status = command.status().context("start a daemon")?;
+    anyhow::ensure!(status.success(), "the daemoniser ended with {status}");
+    Ok(())
+}
+
+/// Starts a child with `count` children of its own.
+pub(crate) fn litter(count: u32, settings: &Settings) -> anyhow::Result<()> {
+    let child =
+        myself(Role::Parent, settings)?.args(["--forks", &count.to_string()]).spawn().context("fork")?;
+    open_events(settings).record(What::Child, child.id().to_string());
+    // Whoever reaps it, it is not this process: a real server does not wait either.
+    drop(child);
+    Ok(())
+}
+
+/// The program of a process in a role.
+pub(crate) fn play(role: Role, settings: &Settings) -> ExitCode {
+    let done = match role {
+        Role::Daemoniser => nix::unistd::setsid().context("setsid").and_then(|_| lingerer(settings)),
+        Role::Parent => (0..settings.forks.unwrap_or(0)).try_for_each(|_| lingerer(settings)).map(|()| {
+            linger(settings.linger());
+        }),
+        Role::Lingerer => {
+            linger(settings.linger());
+            Ok(())
+        }
+    };
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn lingerer(settings: &Settings) -> anyhow::Result<()> {
+    let child = myself(Role::Lingerer, settings)?.spawn().context("fork")?;
+    open_events(settings).record(What::Child, child.id().to_string());
+    drop(child);
+    Ok(())
+}
+
+fn linger(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(rest) = end.checked_duration_since(Instant::now()) {
+        std::thread::sleep(rest);
+    }
+}
+
+fn myself(role: Role, settings: &Settings) -> anyhow::Result<Command> {
+    let me = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+    let role = role.to_possible_value().context("every role has a name")?;
+    let mut command = Command::new(me);
+    command.args(["--role", role.get_name(), "--linger", &format!("{}ms", settings.linger().as_millis())]);
+    if let Some(events) = &settings.events {
+        command.arg("--events").arg(events);
+    }
+    Ok(command)
+}
+
+fn open_events(settings: &Settings) -> Events {
+    Events::open(settings.events.as_deref()).unwrap_or_default()
+}

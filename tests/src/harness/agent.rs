@@ -1,0 +1,401 @@
+//! One agent as a process, with its root, its artifact server and everything it starts.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use zlh_api::{State, Status};
+
+use super::artifact_server::ArtifactServer;
+use super::http::{Http, Response};
+use super::paths;
+use super::ports::Port;
+use super::process::{Process, living_in};
+use super::store::{FakePlan, Store, VARIANT, VERSION};
+use super::wait::{SOON, eventually};
+use crate::fake::events::{self, Event, What};
+
+/// A container as the tests see it: a root, an artifact server, and an agent that may come and go.
+pub struct Agent {
+    /// Removed with everything below it in the end.
+    home: TempDir,
+    /// Everything the agent writes lies below this.
+    root: PathBuf,
+    /// Where it fetches from; can be told to misbehave.
+    pub server: ArtifactServer,
+    /// What it fetches.
+    pub store: Store,
+    /// The port its game is configured for.
+    pub port: Port,
+    listen: u16,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    child: Option<Child>,
+    address: Option<SocketAddr>,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// An agent that is not started yet.
+    pub fn prepare(store: Store) -> Result<Self> {
+        let home = tempfile::Builder::new().prefix("zlh-").tempdir()?;
+        // The game may run as another user, who has to get this far.
+        fs::set_permissions(home.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let server = ArtifactServer::serve(store.dir())?;
+        let log = store.path("agent.log");
+        Ok(Self {
+            root: home.path().to_owned(),
+            home,
+            server,
+            store,
+            port: Port::lease()?,
+            listen: 0,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            child: None,
+            address: None,
+            log,
+        })
+    }
+
+    /// A running agent without a configuration, whose store has the fake game.
+    #[track_caller]
+    pub fn with_fake(plan: &FakePlan) -> Self {
+        let store = Store::fake(plan).expect("build a store");
+        let mut agent = Self::prepare(store).expect("prepare a root");
+        agent.start();
+        agent
+    }
+
+    /// A running agent whose fake game is ready.
+    #[track_caller]
+    pub fn with_ready_fake(flags: &[&str]) -> Self {
+        let agent = Self::with_fake(&FakePlan::new(flags));
+        agent.configure();
+        agent.wait_ready();
+        agent
+    }
+
+    /// Listens on this port from the next start on, not on whichever is free.
+    pub fn listen_on(&mut self, port: u16) {
+        self.listen = port;
+    }
+
+    /// One more argument for every start from now on.
+    pub fn arg(&mut self, argument: impl Into<String>) -> &mut Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// One more environment variable for every start from now on.
+    pub fn env(&mut self, name: &str, value: &str) -> &mut Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the agent and waits until it answers; the time from exec to the first
+    /// answer is returned.
+    #[track_caller]
+    pub fn start(&mut self) -> Duration {
+        let begun = Instant::now();
+        self.spawn().expect("start the agent");
+        let listen = self.root_path("run/zlh-agent/listen");
+        let address = eventually("the agent's address", SOON, || {
+            let child = self.child.as_mut().expect("it was just started");
+            if let Ok(Some(status)) = child.try_wait() {
+                panic!("the agent ended with {status}:\n{}", log_tail(&self.log));
+            }
+            let text = fs::read_to_string(&listen).map_err(|error| error.to_string())?;
+            let address: SocketAddr = text.trim().parse().map_err(|_| text)?;
+            let health = Http::new(address).get("/health").map_err(|error| error.to_string())?;
+            if health.text() == "ok" { Ok(address) } else { Err(health.text()) }
+        });
+        self.address = Some(address);
+        begun.elapsed()
+    }
+
+    /// Starts the agent's process and waits for nothing.
+    pub fn spawn(&mut self) -> Result<()> {
+        // A stale address is nobody's.
+        let _ = fs::remove_file(self.root_path("run/zlh-agent/listen"));
+        self.child = Some(self.spawn_logging_to(&self.log)?);
+        Ok(())
+    }
+
+    /// Starts another agent on the same root, and waits for its end: its status and its words.
+    #[track_caller]
+    pub fn run_another(&self) -> (ExitStatus, String) {
+        let log = self.log.with_extension("another");
+        let mut child = self.spawn_logging_to(&log).expect("start another agent");
+        let end = Instant::now() + SOON;
+        let status = loop {
+            match child.try_wait().expect("wait for it") {
+                Some(status) => break status,
+                None if Instant::now() > end => {
+                    let _ = child.kill();
+                    break child.wait().expect("wait for it");
+                }
+                None => std::thread::sleep(super::wait::STEP),
+            }
+        };
+        (status, fs::read_to_string(log).unwrap_or_default())
+    }
+
+    fn spawn_logging_to(&self, log: &Path) -> Result<Child> {
+        let log = File::options().create(true).append(true).open(log).context("open the log")?;
+        let mut command = Command::new(paths::binary("zlh-agent")?);
+        command
+            .args(["run", "--root"])
+            .arg(self.root())
+            .args(["--listen", &format!("127.0.0.1:{}", self.listen)]);
+        command.args(["--artifacts-url", &self.server.url(), "--catalog-key", &self.store.public_key()?]);
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        for name in ["ZLH_AGENT_TOKEN", "ZLH_ARTIFACTS_URL"] {
+            if !self.environment.iter().any(|(set, _)| set == name) {
+                command.env_remove(name);
+            }
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(command.spawn()?)
+    }
+
+    /// Ends the agent, and only the agent, the hard way.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Ends the agent, and only the agent, as an init system does.
+    #[track_caller]
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.process().signal(Signal::SIGTERM);
+        self.wait_exit()
+    }
+
+    /// Waits for the agent to end by itself.
+    #[track_caller]
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("a running agent");
+        let log = self.log.clone();
+        let status = eventually("the end of the agent", SOON, || match child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            _ => Err(log_tail(&log)),
+        });
+        drop(child);
+        status
+    }
+
+    /// The agent's process.
+    #[track_caller]
+    pub fn process(&self) -> Process {
+        let child = self.child.as_ref().expect("a running agent");
+        Process::of(child.id().cast_signed()).expect("the agent runs")
+    }
+
+    /// Talks to it.
+    #[track_caller]
+    pub fn http(&self) -> Http {
+        Http::new(self.address.expect("an agent that was started"))
+    }
+
+    /// Where everything of this container lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Lives in another folder below the first one from the next start on.
+    pub fn move_root(&mut self, to: &Path) {
+        assert!(to.starts_with(self.home.path()), "{} is not removed in the end", to.display());
+        to.clone_into(&mut self.root);
+    }
+
+    /// A path below the root.
+    pub fn root_path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// Where the fake game runs.
+    pub fn game_root(&self) -> PathBuf {
+        self.root_path(&format!("opt/zlh/minecraft/{VARIANT}/world"))
+    }
+
+    /// What the agent printed.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// A good payload for the fake game.
+    pub fn payload(&self) -> Value {
+        json!({
+            "vmid": 5001, "container_type": "game", "game": "minecraft", "variant": VARIANT,
+            "version": VERSION, "world": "world", "ports": [self.port.number()], "memory_mb": 512,
+            "accept_eula": true,
+        })
+    }
+
+    /// Sends the good payload.
+    #[track_caller]
+    pub fn configure(&self) {
+        self.configure_with(&self.payload()).expect(202);
+    }
+
+    /// Sends a payload.
+    #[track_caller]
+    pub fn configure_with(&self, payload: &Value) -> Response {
+        self.http().post_json("/config", payload).expect("send a payload")
+    }
+
+    /// `POST path`, which must be answered with `status`.
+    #[track_caller]
+    pub fn post(&self, path: &str, status: u16) -> Response {
+        self.http().post(path).expect("send a request").expect(status)
+    }
+
+    /// Types a console command.
+    #[track_caller]
+    pub fn command(&self, line: &str) {
+        let answer = self.http().post_json("/console/command", &json!({ "command": line }));
+        answer.expect("send a command").expect(204);
+    }
+
+    /// `GET /status`.
+    #[track_caller]
+    pub fn status(&self) -> Status {
+        self.http().get("/status").expect("ask for the status").expect(200).json()
+    }
+
+    /// Waits for a status that `probe` likes.
+    #[track_caller]
+    pub fn wait_status(&self, what: &str, within: Duration, probe: impl Fn(&Status) -> bool) -> Status {
+        eventually(what, within, || {
+            let status = self.status();
+            if probe(&status) { Ok(status) } else { Err(Box::new(status)) }
+        })
+    }
+
+    /// Waits for a state; an `error` that was not asked for ends the wait at once.
+    #[track_caller]
+    pub fn wait_state(&self, state: State) -> Status {
+        self.wait_status(state.as_str(), SOON, |status| {
+            let surprise = status.state == State::Error && state != State::Error;
+            assert!(!surprise, "waiting for {state}: {:?}\n{}", status.error, log_tail(&self.log));
+            status.state == state
+        })
+    }
+
+    /// Waits until it accepts players.
+    #[track_caller]
+    pub fn wait_ready(&self) -> Status {
+        self.wait_status("readiness", SOON, |status| {
+            assert!(status.state != State::Error, "{:?}\n{}", status.error, log_tail(&self.log));
+            status.ready && status.state == State::Running
+        })
+    }
+
+    /// The game's process.
+    #[track_caller]
+    pub fn game(&self) -> Process {
+        let pid = self.status().pid.expect("a running game");
+        Process::of(pid).expect("the game the status names")
+    }
+
+    /// The shims that say they hold something here.
+    pub fn shims(&self) -> Vec<Process> {
+        let Ok(runs) = fs::read_dir(self.root_path("opt/zlh-agent/run")) else { return Vec::new() };
+        let records = runs.flatten().filter_map(|run| fs::read(run.path().join("shim.json")).ok());
+        let pids = records.filter_map(|record| {
+            let record: Value = serde_json::from_slice(&record).ok()?;
+            let shim = &record["body"]["shim"];
+            let found = Process::of(i32::try_from(shim["pid"].as_i64()?).ok()?)?;
+            (Some(found.start) == shim["start_ticks"].as_u64()).then_some(found)
+        });
+        pids.collect()
+    }
+
+    /// Every living process in the game's folder, whether or not anybody knows of it.
+    pub fn living_games(&self) -> Vec<Process> {
+        super::process::living_in(&self.game_root())
+    }
+
+    /// What the fake game did so far.
+    pub fn events(&self) -> Vec<Event> {
+        events::read(&self.game_root().join("fake-events.jsonl")).unwrap_or_default()
+    }
+
+    /// Waits for something the fake game does.
+    #[track_caller]
+    pub fn wait_event(&self, what: What, detail: &str) -> Event {
+        eventually("an event of the game", SOON, || {
+            let events = self.events();
+            let found =
+                events.iter().find(|event| event.what == what && event.detail.contains(detail)).cloned();
+            found.ok_or(events)
+        })
+    }
+
+    /// The console's history as text.
+    #[track_caller]
+    pub fn console(&self) -> String {
+        self.http()
+            .get("/console/log?since=0")
+            .expect("ask for the log")
+            .expect(200)
+            .text()
+            .replace("\r\n", "\n")
+    }
+
+    /// Waits until the console said something.
+    #[track_caller]
+    pub fn wait_console(&self, text: &str) {
+        eventually(text, SOON, || {
+            let console = self.console();
+            if console.contains(text) { Ok(()) } else { Err(console) }
+        });
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = log_tail(&self.log);
+            #[allow(
+                clippy::print_stderr,
+                reason = "it goes into the captured output of the test that failed"
+            )]
+            {
+                eprintln!("--- agent log ---\n{log}");
+            }
+        }
+        let shims = self.shims();
+        let mut doomed: Vec<Process> =
+            shims.iter().flat_map(|shim| shim.descendants()).chain(shims.clone()).collect();
+        self.kill();
+        // Whatever still runs from this root was started by it; it may be starting more.
+        let end = Instant::now() + SOON;
+        loop {
+            doomed.extend(living_in(self.root()));
+            doomed.retain(|process| process.is_alive());
+            if doomed.is_empty() || Instant::now() > end {
+                return;
+            }
+            for process in &doomed {
+                process.signal(Signal::SIGKILL);
+            }
+            std::thread::sleep(super::wait::STEP);
+        }
+    }
+}
+
+fn log_tail(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}

@@ -1,0 +1,19 @@
+//! Runs real processes and waits for what they do, with deadlines.
+//!
+//! Nothing here sleeps for a fixed time and hopes, and nothing is ever killed by
+//! name: what a test started, it ends by pid when it goes out of scope.
+
+pub mod agent;
+pub mod archive;
+pub mod artifact_server;
+pub mod http;
+pub mod measure;
+pub mod paths;
+pub mod ports;
+pub mod process;
+pub mod pty;
+pub mod real;
+pub mod slp;
+pub mod store;
+pub mod wait;
+pub mod websocket;

@@ -1,0 +1,113 @@
+//! A console viewer: a WebSocket on a blocking socket, with everything it received.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tungstenite::client::IntoClientRequest;
+use tungstenite::http::HeaderValue;
+use tungstenite::{Error, HandshakeError, Message, WebSocket};
+
+use super::wait::SOON;
+
+/// An open console.
+#[derive(Debug)]
+pub struct Viewer {
+    socket: WebSocket<TcpStream>,
+    received: Vec<u8>,
+    pings: u32,
+    closed: bool,
+}
+
+/// Why no console was opened.
+#[derive(Debug)]
+pub enum Refused {
+    /// The agent answered with this status instead.
+    Status(u16),
+    /// Something else went wrong.
+    Other(String),
+}
+
+impl Viewer {
+    /// Opens `path` with more headers.
+    pub fn open(address: SocketAddr, path: &str, headers: &[(&'static str, &str)]) -> Result<Self, Refused> {
+        let other = |error: &dyn std::fmt::Display| Refused::Other(error.to_string());
+        let mut request =
+            format!("ws://{address}{path}").into_client_request().map_err(|error| other(&error))?;
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).map_err(|error| other(&error))?;
+            request.headers_mut().insert(*name, value);
+        }
+        let stream = TcpStream::connect_timeout(&address, SOON).map_err(|error| other(&error))?;
+        stream.set_read_timeout(Some(SOON)).map_err(|error| other(&error))?;
+        let (socket, _) = tungstenite::client(request, stream).map_err(|error| match error {
+            HandshakeError::Failure(Error::Http(answer)) => Refused::Status(answer.status().as_u16()),
+            error => other(&error),
+        })?;
+        socket.get_ref().set_read_timeout(Some(TICK)).map_err(|error| other(&error))?;
+        Ok(Self { socket, received: Vec::new(), pings: 0, closed: false })
+    }
+
+    /// Types into the terminal.
+    pub fn send(&mut self, text: &str) -> Result<()> {
+        self.socket.send(Message::text(text)).context("send to the console")
+    }
+
+    /// Everything received so far, as it came.
+    pub fn received(&self) -> &[u8] {
+        &self.received
+    }
+
+    /// Everything received so far, as lines.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.received).replace("\r\n", "\n")
+    }
+
+    /// Keepalives seen so far.
+    pub fn pings(&self) -> u32 {
+        self.pings
+    }
+
+    /// Whether the agent ended the connection.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Receives until `enough`, or panics at the deadline with what came.
+    #[track_caller]
+    pub fn receive_until(&mut self, what: &str, within: Duration, enough: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + within;
+        while !enough(self) {
+            let late = Instant::now() >= end;
+            assert!(!late && !self.closed, "{what}: got {} bytes: {}", self.received.len(), self.tail());
+            self.receive();
+        }
+    }
+
+    /// Receives until `text` was seen.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) {
+        self.receive_until(text, SOON, |viewer| viewer.text().contains(text));
+    }
+
+    /// One message, or nothing for a moment.
+    fn receive(&mut self) {
+        match self.socket.read() {
+            Ok(Message::Text(text)) => self.received.extend_from_slice(text.as_bytes()),
+            Ok(Message::Binary(bytes)) => self.received.extend_from_slice(&bytes),
+            Ok(Message::Ping(_)) => self.pings += 1,
+            Ok(Message::Close(_)) => self.closed = true,
+            Ok(_) => {}
+            Err(Error::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => self.closed = true,
+        }
+    }
+
+    fn tail(&self) -> String {
+        let text = self.text();
+        text.chars().rev().take(500).collect::<Vec<_>>().into_iter().rev().collect()
+    }
+}
+
+const TICK: Duration = Duration::from_millis(50);

@@ -1,0 +1,16 @@
+//! The end-to-end suite: real processes, real sockets, real files.
+//!
+//! One binary, because linking is what a test build spends its time on. Run it
+//! with `make test`, which prepares what it needs.
+
+#![allow(clippy::unwrap_used, reason = "a test says what it could not do by panicking")]
+
+mod bounds;
+mod console;
+mod fake_game;
+mod http;
+mod install;
+mod lifecycle;
+mod readiness;
+mod recovery;
+mod story;
