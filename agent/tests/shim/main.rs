@@ -374,11 +374,6 @@ fn an_idle_shim_is_small_and_asleep() {
     let held = Held::start(shell("sleep 600"));
     held.wait_running();
     let pid = held.shim_pid();
-    let figure = |name: &str| client::smaps(pid, name);
-    let (pss, private) = (figure("Pss"), figure("Private_Dirty"));
-    println!("shim: PSS {pss} kB, private dirty {private} kB");
-    // A debug build maps more file pages; what it dirties is what it costs.
-    assert!(private <= 1024, "private dirty {private} kB");
     assert_eq!(fs::read_dir(format!("/proc/{pid}/task")).unwrap().count(), 1, "one thread");
     let switches = || client::voluntary_switches(pid);
     eventually("it has come to rest", || {
@@ -386,6 +381,11 @@ fn an_idle_shim_is_small_and_asleep() {
         std::thread::sleep(SECOND / 5);
         switches() == before
     });
+    let figure = |name: &str| client::smaps(pid, name);
+    let (pss, private) = (figure("Pss"), figure("Private_Dirty"));
+    println!("shim: PSS {pss} kB, private dirty {private} kB");
+    // A debug build maps more file pages; what it dirties is what it costs.
+    assert!(private <= 1024, "private dirty {private} kB");
     let before = switches();
     // Not a wait for something: the time over which nothing may happen.
     std::thread::sleep(2 * SECOND);

@@ -10,7 +10,6 @@ use super::ladder::Action;
 use super::{Holder, LAST_DRAIN, LINGER, Life, SWEEP_PATIENCE, SWEEP_TICK, boot_ms, oom, unix_ms};
 use crate::proto;
 use crate::record::{Exit, ExitRecord, OomCounters};
-use crate::trim;
 
 impl Holder {
     pub(super) fn look_after_children(&mut self) {
@@ -44,7 +43,7 @@ impl Holder {
             Launch::Pending => {}
             Launch::Running => {
                 self.life = Life::Running;
-                trim::trim();
+                self.trim_at = Some(Instant::now() + super::TRIM_AFTER);
                 self.sequence += 1;
                 if let Some(exit) = self.held.child.ended() {
                     self.end(exit);

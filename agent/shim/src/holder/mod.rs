@@ -53,6 +53,9 @@ const DRAIN_BUDGET: usize = 1 << 20;
 /// Output taken at the end at most; what is left behind has been killed by then.
 const LAST_DRAIN: usize = 64 << 20;
 
+/// After the start or the greeting of an agent, when it is quiet again.
+const TRIM_AFTER: Duration = Duration::from_millis(100);
+
 /// How long an unacknowledged exit is kept for an agent that may come back.
 const LINGER: Duration = Duration::from_secs(24 * 3600);
 
@@ -164,6 +167,8 @@ struct Holder {
     /// SIGTERM: go as soon as the workload has ended, without waiting for an agent.
     leaving: bool,
     terminal_open: bool,
+    /// When what a busy moment took is given back.
+    trim_at: Option<Instant>,
 }
 
 impl Holder {
@@ -180,6 +185,7 @@ impl Holder {
             run_start,
             leaving: false,
             terminal_open: true,
+            trim_at: None,
         }
     }
 
@@ -255,7 +261,7 @@ impl Holder {
             Life::Launching | Life::Running => self.ladder.due(),
             Life::Gone { .. } => Some(now),
         };
-        [life, self.held.log.retry_at(), self.input.due(now)]
+        [life, self.held.log.retry_at(), self.input.due(now), self.trim_at]
             .into_iter()
             .flatten()
             .chain(self.clients.iter().filter_map(Client::deadline))
@@ -296,6 +302,10 @@ impl Holder {
     }
 
     fn tick(&mut self, now: Instant) {
+        if self.trim_at.is_some_and(|at| now >= at) {
+            self.trim_at = None;
+            crate::trim::trim();
+        }
         if self.held.log.retry_at().is_some_and(|at| now >= at) {
             self.held.log.recover();
         }

@@ -10,7 +10,6 @@ use super::{Holder, Life, MAX_CLIENTS, MAX_READ, child};
 use crate::frame::Frame;
 use crate::proto::{self, kind};
 use crate::record::StopStage;
-use crate::trim;
 
 impl Holder {
     pub(super) fn accept(&mut self) {
@@ -120,7 +119,7 @@ impl Holder {
                         let master = self.held.master.as_fd();
                         let welcomed = self.clients[index].welcome(frame.id, &welcome, master).is_ok();
                         // Agents come seldom; what greeting them took is not kept.
-                        trim::trim();
+                        self.trim_at = Some(Instant::now() + super::TRIM_AFTER);
                         return welcomed;
                     }
                 }
