@@ -17,7 +17,7 @@ demo: ## a real Minecraft server under the agent, in .demo (Ctrl-C ends it)
 
 clean-demo: ## stop a running demo and remove .demo
 	@if [ -d .demo ]; then \
-	  cargo build --quiet -p zlhctl && \
+	  cargo build --quiet -p zlh-agent -p zlhctl && \
 	  $(OUT)/debug/zlhctl demo --dir .demo --stop && \
 	  rm -rf .demo; \
 	fi
