@@ -4,9 +4,12 @@
 //
 // Commands:  {"do":"chat","text":"hello"}   {"do":"place","block":"gold_block"}
 //            {"do":"look","at":[x,y,z]}     {"do":"quit"}
-// Events:    spawned, heard, placed, block, left, failed; one JSON object a line.
+//            {"do":"stored","world":"FOLDER","at":[x,y,z]}
+// Events:    spawned, heard, placed, block, stored, left, failed; one JSON object a line.
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
+import fs from 'node:fs'
+import os from 'node:os'
 import path from 'node:path'
 
 // The packages lie where they were prepared, not beside this file.
@@ -49,6 +52,25 @@ const commands = {
     await bot.lookAt(target)
     await bot.placeBlock(ground, new Vec3(0, 1, 0))
     tell('placed', { at: at(target), block: bot.blockAt(target)?.name })
+  },
+  // The block as the server's files have it: read from a copy, because the reader may mend
+  // what it opens.
+  stored: async ({ world, at: [x, y, z] }) => {
+    const Anvil = require('prismarine-provider-anvil').Anvil(bot.version)
+    const copy = fs.mkdtempSync(path.join(os.tmpdir(), 'zlh-world-'))
+    try {
+      fs.cpSync(path.join(world, 'region'), copy, { recursive: true })
+      const anvil = new Anvil(copy)
+      const chunk = await anvil.load(x >> 4, z >> 4)
+      const name = chunk?.getBlock(new Vec3(x & 15, y, z & 15)).name ?? null
+      await anvil.close()
+      tell('stored', { at: [x, y, z], block: name })
+    } catch (error) {
+      // Caught in the middle of a write.
+      tell('stored', { at: [x, y, z], block: null, why: error.message })
+    } finally {
+      fs.rmSync(copy, { recursive: true })
+    }
   },
   quit: () => bot.quit(),
 }

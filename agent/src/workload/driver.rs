@@ -115,6 +115,8 @@ pub(crate) struct Driver {
     pub(super) cancel_install: Option<oneshot::Sender<()>>,
     pub(super) prober: Option<AbortHandle>,
     pub(super) readiness_due: Option<Instant>,
+    /// What is remembered differs from what is written.
+    pub(super) stale: bool,
     /// The workload's record could not be written; when it is tried again.
     pub(super) unwritten: Option<Instant>,
     pub(super) backoff_due: Option<(Instant, jiff::Timestamp)>,
@@ -158,6 +160,7 @@ impl Driver {
             cancel_install: None,
             prober: None,
             readiness_due: None,
+            stale: false,
             unwritten: None,
             backoff_due: None,
             operations: channels.operations,
@@ -173,7 +176,7 @@ impl Driver {
 
     /// Serves until every handle is gone.
     pub(crate) async fn run(mut self) {
-        self.publish();
+        self.settle();
         loop {
             let due = self.due();
             tokio::select! {
@@ -184,7 +187,7 @@ impl Driver {
                 Some(event) = self.events.recv() => self.hear(event).await,
                 () = sleep_until(due) => self.tick(),
             }
-            self.publish();
+            self.settle();
         }
     }
 
@@ -208,14 +211,19 @@ impl Driver {
             self.observe(Observation::BackoffOver);
         }
         if self.unwritten.is_some_and(|at| now >= at) {
-            self.remember();
+            self.write_memory();
         }
     }
 
     fn serve(&mut self, request: Request) {
         match request {
-            // Whoever asked may have gone; the answer is theirs to miss.
-            Request::Verb(verb, reply) => drop(reply.send(self.admit(verb))),
+            Request::Verb(verb, reply) => {
+                let outcome = self.admit(verb);
+                // Who has the answer sees what follows from it.
+                self.publish();
+                // Whoever asked may have gone; the answer is theirs to miss.
+                drop(reply.send(outcome));
+            }
             Request::Input { bytes, raw, reply } => self.input(bytes, raw, reply),
             Request::Players(reply) => self.players(reply),
         }
@@ -266,7 +274,7 @@ impl Driver {
             Admission::AlreadySo => {
                 if kind == OperationKind::Stop && self.memory.wanted {
                     self.memory.wanted = false;
-                    self.remember();
+                    self.write_memory();
                 }
                 let operation = self.operation.clone();
                 return Outcome { state: self.machine.state(), operation };
@@ -287,8 +295,8 @@ impl Driver {
         self.operation = Some(operation.clone());
         self.memory.wanted = kind != OperationKind::Stop;
         self.memory.error = None;
-        // First remembered, then begun: whoever is killed in between has decided already.
-        self.remember();
+        // First written, then begun: whoever is killed in between has decided already.
+        self.write_memory();
         self.perform(effects);
         self.remember();
         Outcome { state: self.machine.state(), operation: Some(operation) }

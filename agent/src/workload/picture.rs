@@ -17,10 +17,25 @@ use crate::game::probe;
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
 impl Driver {
-    pub(super) fn remember(&mut self) {
-        // Nobody waits for the disk to learn what is already so.
+    /// What is remembered has changed: it is written when the event at hand is done with, so
+    /// that neither a reader nor the disk ever sees half of its consequences.
+    pub(super) const fn remember(&mut self) {
+        self.stale = true;
+    }
+
+    /// After an event: first shown, then written. Nobody waits for the disk to learn what is
+    /// already so.
+    pub(super) fn settle(&mut self) {
         self.publish();
+        if self.stale {
+            self.write_memory();
+        }
+    }
+
+    /// Writes what is remembered at once.
+    pub(super) fn write_memory(&mut self) {
         self.memory.policy = self.machine.policy().clone();
+        self.stale = false;
         self.unwritten = None;
         if let Err(error) = self.context.shelf.store_memory(&self.memory) {
             // A full disk must not keep anybody from stopping: it is said and tried again.

@@ -122,6 +122,13 @@ impl Player {
         self.wait_for("block", |event| event["at"] == *place)["block"].clone()
     }
 
+    /// The block at a place as the files of the world have it; null when they have none yet.
+    #[track_caller]
+    pub fn stored_at(&mut self, world: &Path, place: &Value) -> Value {
+        self.command(&json!({ "do": "stored", "world": world, "at": place }));
+        self.wait_for("stored", |event| event["at"] == *place)["block"].clone()
+    }
+
     /// Waits until it heard something.
     #[track_caller]
     pub fn wait_heard(&mut self, text: &str) {
