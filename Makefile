@@ -28,7 +28,7 @@ test: ## the whole suite: fetches a real server and real players once
 	  echo "error: cargo-nextest is missing" >&2; \
 	  echo "hint: cargo install cargo-nextest --locked" >&2; exit 1; }
 	cargo build --workspace --bins
-	cargo nextest run --workspace
+	ZLH_TEST_THOROUGH=$(or $(ZLH_TEST_THOROUGH),1) cargo nextest run --workspace
 	cargo test --workspace --doc
 
 check: ## formatting, lints, and whether the OpenAPI document is current

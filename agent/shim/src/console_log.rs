@@ -126,15 +126,19 @@ impl Writer {
         }
     }
 
-    /// Reads from memory what is in no file, else from the files.
+    /// Reads from the files, and from memory what is in no file.
     pub fn read(&self, offset: u64, max: usize) -> io::Result<(u64, Vec<u8>)> {
-        let ring_start = self.head - self.ring.len() as u64;
-        if !self.ring.is_empty() && offset >= self.written {
-            let from = offset.max(ring_start);
-            let skip = usize::try_from(from - ring_start).unwrap_or(usize::MAX);
-            return Ok((from, self.ring.iter().skip(skip).take(max).copied().collect()));
+        if offset < self.written {
+            let (at, bytes) = Reader::new(&self.dir).read(offset, max)?;
+            // In a gap behind the last file the memory goes on.
+            if !bytes.is_empty() || self.ring.is_empty() {
+                return Ok((at, bytes));
+            }
         }
-        Reader::new(&self.dir).read(offset, max)
+        let ring_start = self.head - self.ring.len() as u64;
+        let from = offset.max(ring_start);
+        let skip = usize::try_from(from - ring_start).unwrap_or(usize::MAX);
+        Ok((from, self.ring.iter().skip(skip).take(max).copied().collect()))
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -153,7 +157,7 @@ impl Writer {
             let position = written - segment_start;
             let room = usize::try_from(segment_bytes.saturating_sub(position)).unwrap_or(usize::MAX);
             let piece = &bytes[done..bytes.len().min(done + room.max(1))];
-            match file.write_at(piece, position) {
+            match crate::faults::point("console.write").and_then(|()| file.write_at(piece, position)) {
                 Ok(0) | Err(_) => break,
                 Ok(n) => {
                     done += n;
@@ -175,6 +179,7 @@ impl Writer {
                 }
                 _ => {
                     let start = self.written;
+                    crate::faults::point("console.segment")?;
                     let file = OpenOptions::new()
                         .write(true)
                         .create(true)
@@ -220,6 +225,23 @@ impl Reader {
     /// A reader of the log in `dir`.
     pub fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
+    }
+
+    /// Where the files break off, read from `from` on: at a gap, or at their end.
+    pub fn contiguous_end(&self, from: u64) -> io::Result<u64> {
+        let mut end = from;
+        for start in segment_starts(&self.dir)? {
+            if start > end {
+                break;
+            }
+            match fs::metadata(segment_path(&self.dir, start)) {
+                Ok(meta) => end = end.max(start + meta.len()),
+                // Rotated away since the folder was read.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(end)
     }
 
     /// First readable byte and end of what is in files.
@@ -349,11 +371,16 @@ mod tests {
         assert_eq!((writer.head(), writer.unwritten()), (13, 6));
         assert_eq!(writer.read(7, 100).unwrap(), (7, b"lost?\n".to_vec()));
         writer.append(&vec![b'x'; RING_BYTES + 100]);
+        // Tried and refused again: what is in memory is found from in front of the gap, too.
+        writer.recover();
+        assert_eq!(writer.read(7, 3).unwrap(), (13 + 100, vec![b'x'; 3]));
         fs::rename(base.path().join("away"), &dir).unwrap();
         writer.recover();
         assert_eq!(writer.unwritten(), 0);
         let (at, bytes) = Reader::new(&dir).read(7, 10).unwrap();
         assert_eq!((at, bytes), (13 + 100, vec![b'x'; 10]), "the gap is exactly what the ring gave up");
+        let ends = [0, 7, 13 + 100].map(|from| Reader::new(&dir).contiguous_end(from).unwrap());
+        assert_eq!(ends, [7, 7, writer.head()]);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use crate::faults::point;
+
 /// The largest record that is read back.
 const MAX_RECORD: u64 = 4 << 20;
 
@@ -83,15 +85,19 @@ fn write_and_rename(temp: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Re
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    point("durable.create")?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temp)?;
     file.write_all(bytes)?;
+    point("durable.sync")?;
     file.sync_all()?;
     drop(file);
+    point("durable.rename")?;
     fs::rename(temp, path)
 }
 
 /// Makes renames and removals in `dir` durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    point("durable.sync_dir")?;
     File::open(dir)?.sync_all()
 }
 
@@ -160,6 +166,7 @@ impl Slot {
     pub fn reserve(path: &Path, size: usize) -> io::Result<Self> {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        point("slot.reserve")?;
         let zeros = vec![0_u8; size];
         file.write_all_at(&zeros, 0)?;
         file.sync_all()?;
@@ -171,6 +178,7 @@ impl Slot {
         if bytes.len() > self.size {
             return Err(io::Error::other("the record does not fit its slot"));
         }
+        // No point that refuses: what is overwritten in place takes no space.
         self.file.write_all_at(bytes, 0)?;
         self.file.sync_all()
     }

@@ -23,6 +23,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, Gid, Uid};
 use rustix::fs::Mode;
 
+use crate::process::ProcessId;
+use crate::record::ChildRecord;
 use crate::spec::Spec;
 
 /// Exit status when the workload could not be started; the shim knows better from the pipe.
@@ -71,6 +73,11 @@ fn run(run_dir: &Path, status: &mut File, lock_fd: RawFd) -> Result<(), Failure>
             ForkResult::Child => wait_for_the_shim(leader),
         }
     }
+    // Best effort: on a full disk the shim knows and writes it into space of its own.
+    if let Ok(child) = i32::try_from(std::process::id()).map_err(io::Error::other).and_then(ProcessId::of) {
+        let _ = ChildRecord { instance: spec.instance.clone(), child }.write(run_dir);
+    }
+    let _ = crate::faults::point("exec.told");
     writeln!(status, "P {}", std::process::id())
         .map_err(|e| failed("tell the shim", e.raw_os_error().unwrap_or(0)))?;
 

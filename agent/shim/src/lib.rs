@@ -12,6 +12,7 @@
 //! - [`proto`], [`frame`] and [`connect`] are the protocol; `PROTOCOL.md` beside
 //!   `Cargo.toml` is its text.
 //! - [`console_log`], [`record`], [`spec`] and [`durable`] are what lies on disk.
+//! - [`faults`] lets tests break things at named places; it is empty in what is shipped.
 //!
 //! Nothing of the agent is imported here, and no async runtime is in the dependency tree.
 
@@ -19,6 +20,7 @@ pub mod connect;
 pub mod console_log;
 pub mod durable;
 pub mod exec_stage;
+pub mod faults;
 pub mod frame;
 pub mod holder;
 pub mod process;
@@ -36,6 +38,9 @@ pub mod files {
     pub const SPEC: &str = "spec.json";
     /// Who holds the workload, written by the shim.
     pub const SHIM: &str = "shim.json";
+    /// The main process, written by itself just before it becomes the workload: known even if
+    /// the shim dies before it hears of it.
+    pub const CHILD: &str = "child.json";
     /// How the workload ended, written by the shim.
     pub const EXIT: &str = "exit.json";
     /// Space reserved for the exit record on a full disk.

@@ -38,6 +38,15 @@ pub struct ShimRecord {
     pub console_start: u64,
 }
 
+/// `child.json`: who became the workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildRecord {
+    /// Identity of the run.
+    pub instance: String,
+    /// The main process.
+    pub child: ProcessId,
+}
+
 /// How a workload ended. `Lost` is never mistaken for success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "snake_case")]
@@ -122,9 +131,26 @@ impl ShimRecord {
         durable::write_record(&run_dir.join(files::SHIM), SCHEMA, self)
     }
 
-    /// Reads `shim.json`.
+    /// Reads `shim.json`, with the child that the shim had no time to write down.
     pub fn read(run_dir: &Path) -> Result<Self, ReadError> {
-        durable::read_record(&run_dir.join(files::SHIM), SCHEMA)
+        let mut record: Self = durable::read_record(&run_dir.join(files::SHIM), SCHEMA)?;
+        if record.child.is_none()
+            && let Ok(own) = durable::read_record::<ChildRecord>(&run_dir.join(files::CHILD), SCHEMA)
+            && own.instance == record.instance
+        {
+            record.child = Some(own.child);
+        }
+        Ok(record)
+    }
+}
+
+impl ChildRecord {
+    /// Writes `child.json`. Not synced: after a power cut there is no process to know of.
+    pub fn write(&self, run_dir: &Path) -> std::io::Result<()> {
+        let (path, bytes) = (run_dir.join(files::CHILD), durable::encode_record(SCHEMA, self)?);
+        let fresh = path.with_extension("new");
+        std::fs::write(&fresh, bytes)?;
+        std::fs::rename(fresh, path)
     }
 }
 
@@ -187,6 +213,29 @@ mod tests {
         record("a").write(dir.path(), Some(&slot)).unwrap();
         assert_eq!(ExitRecord::read(dir.path(), "a").unwrap(), record("a"));
         assert!(ExitRecord::read(dir.path(), "b").is_err());
+    }
+
+    #[test]
+    fn the_child_is_known_by_its_own_word_if_the_shim_said_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = ProcessId { pid: 7, start_ticks: 9 };
+        let shim = ShimRecord {
+            instance: "a".to_owned(),
+            shim: ProcessId { pid: 6, start_ticks: 8 },
+            child: None,
+            generation: record("a").generation,
+            version: "1".to_owned(),
+            protocol: (1, 1),
+            started_unix_ms: 1,
+            started_boot_ms: 1,
+            console_start: 0,
+        };
+        shim.write(dir.path()).unwrap();
+        assert_eq!(ShimRecord::read(dir.path()).unwrap().child, None);
+        for (instance, known) in [("b", None), ("a", Some(own))] {
+            ChildRecord { instance: instance.to_owned(), child: own }.write(dir.path()).unwrap();
+            assert_eq!(ShimRecord::read(dir.path()).unwrap().child, known, "{instance}");
+        }
     }
 
     #[test]

@@ -82,6 +82,20 @@ impl Console {
         Ok(Chunk { offset: head, bytes: Bytes::new() })
     }
 
+    /// The end of what can be read from `from` on without a gap, `end` at most.
+    pub(crate) async fn contiguous_end(&self, from: u64, end: u64) -> io::Result<u64> {
+        let dir = Arc::clone(&self.dir);
+        let in_files = move || Reader::new(&dir).contiguous_end(from);
+        let stop = tokio::task::spawn_blocking(in_files).await.map_err(io::Error::other)??;
+        if stop >= end {
+            return Ok(end);
+        }
+        // What is in no file may be in the shim's memory, up to the head.
+        let next = self.read(stop, 1).await?;
+        let goes_on = next.offset == stop && !next.bytes.is_empty();
+        Ok(if goes_on { end } else { stop })
+    }
+
     /// The offset at which the last `lines` lines begin.
     pub(crate) async fn tail_offset(&self, lines: usize) -> io::Result<u64> {
         let head = self.head();

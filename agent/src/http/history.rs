@@ -1,9 +1,9 @@
 //! `GET /console/log`: the console by absolute byte offset, also while stopped.
 //!
 //! The body is the bytes as logged, never a byte more or less: a caller counts
-//! them to know where to go on. When what comes next is gone (rotated away while
-//! a slow caller was reading) the answer breaks off instead of skipping; the next
-//! call's `zlh-console-offset` shows the gap.
+//! them to know where to go on. At a gap (output that the disk refused for too long,
+//! or that was rotated away while a slow caller was reading) the answer ends instead
+//! of skipping; the next call's `zlh-console-offset` shows the gap.
 
 use std::io;
 
@@ -96,7 +96,11 @@ impl Reader {
         } else {
             Chunk { offset: start, bytes: Bytes::new() }
         };
-        let end = first.offset.saturating_add(most).min(limit).max(first.offset);
+        let mut end = first.offset.saturating_add(most).min(limit).max(first.offset);
+        if !part.follow && end > first.offset {
+            // The next call then begins behind the gap, and says so.
+            end = console.contiguous_end(first.offset, end).await?;
+        }
         Ok(Self { console, head, first: first.bytes, cursor: first.offset, end })
     }
 
@@ -119,7 +123,12 @@ impl Reader {
             if self.cursor < written {
                 let chunk = self.console.read(self.cursor, piece(written - self.cursor)).await?;
                 if chunk.offset != self.cursor {
-                    return Err(io::Error::other("overtaken by rotation"));
+                    // A gap: who follows comes again and is told where it goes on.
+                    return if self.end == u64::MAX {
+                        Ok(None)
+                    } else {
+                        Err(io::Error::other("overtaken by rotation"))
+                    };
                 }
                 bytes = chunk.bytes;
             }

@@ -74,7 +74,7 @@ pub(crate) async fn load(fetcher: &Fetcher, keys: &[String], state: &Path) -> Re
     }
     let mut warnings = Vec::new();
     if let Some(expires) = catalog.expires {
-        let now = jiff::Timestamp::now();
+        let now = crate::clock::now();
         if now > expires.saturating_add(GRACE).unwrap_or(jiff::Timestamp::MAX) {
             return Err(Error::Expired(crate::clock::rfc3339(expires)));
         }

@@ -329,8 +329,14 @@ impl Driver {
                 self.count_exit(&record, run.ready_since.as_ref()).await;
             }
             _ => {
-                let child = ProcessId { pid: run.last.pid, start_ticks: run.last.start_ticks };
-                if run.last.pid > 0 && child.is_alive() {
+                let told = (run.last.pid > 0)
+                    .then_some(ProcessId { pid: run.last.pid, start_ticks: run.last.start_ticks });
+                // A shim that died before it told us has been overtaken by its child's own word.
+                let written = || {
+                    let record = ShimRecord::read(&self.context.run_dir).ok();
+                    record.filter(|record| record.instance == run.instance)?.child
+                };
+                if let Some(child) = told.or_else(written).filter(ProcessId::is_alive) {
                     warn!(self.context.log, "the server runs on without its shim"; "pid" => child.pid);
                     let shim = ShimRecord::read(&self.context.run_dir).ok().map(|r| r.shim);
                     let master = run.shim().and_then(ShimClient::master);
@@ -382,7 +388,7 @@ pub(super) fn record_from_status(instance: &str, status: &proto::Status) -> Exit
         exit: message
             .map_or(Exit::Lost { reason: "the shim did not say how it ended".to_owned() }, |m| m.exit()),
         stop: (status.stop_stage > 0).then_some(zlh_shim::record::StopStage::Command),
-        ended_unix_ms: u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0),
+        ended_unix_ms: u64::try_from(crate::clock::now().as_millisecond()).unwrap_or(0),
         ended_boot_ms: zlh_shim::holder::boot_ms(),
         uptime_ms: message.map_or(0, |m| m.uptime_ms),
         console_end: status.log_head,

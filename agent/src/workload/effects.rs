@@ -48,7 +48,7 @@ impl Driver {
                 Effect::ArmBackoff(pause) => {
                     self.backoff_due = Some((
                         Instant::now() + pause,
-                        jiff::Timestamp::now().saturating_add(pause).unwrap_or(jiff::Timestamp::MAX),
+                        crate::clock::now().saturating_add(pause).unwrap_or(jiff::Timestamp::MAX),
                     ));
                     self.memory.restart_at = BootTime::after(pause);
                     info!(self.context.log, "the server starts again after a pause"; "seconds" => pause.as_secs());

@@ -171,6 +171,7 @@ impl Driver {
         let Holder::Shim(shim) = run.holder else { return };
         self.before = Some(shim.clone());
         self.count_exit(&record, run.ready_since.as_ref()).await;
+        let _ = zlh_shim::faults::point("exit.counted");
         // What is counted and remembered need not be kept by the shim any longer. A start may
         // have begun already: it was given the shim to wait for.
         tokio::spawn(async move { drop(shim.acknowledge().await) });

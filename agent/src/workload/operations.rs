@@ -25,7 +25,7 @@ impl Operations {
     pub(crate) fn begin(&self, kind: OperationKind, phase: &str) -> OperationSummary {
         self.with(|inner| {
             inner.next += 1;
-            let started = jiff::Timestamp::now();
+            let started = crate::clock::now();
             let operation = Operation {
                 // Unique across agent restarts too: the start time leads.
                 id: format!("{}-{}", started.as_millisecond(), inner.next),
@@ -66,7 +66,7 @@ impl Operations {
         self.edit(id, |operation| {
             operation.state = state;
             operation.error = error;
-            operation.finished_at = Some(crate::clock::rfc3339(jiff::Timestamp::now()));
+            operation.finished_at = Some(crate::clock::now_rfc3339());
         });
     }
 

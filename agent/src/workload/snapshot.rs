@@ -108,7 +108,7 @@ impl Snapshot {
             last_crash: crash.cloned(),
             error: self.error.clone(),
             config: self.config.as_ref().map(zlh_api::Config::masked),
-            timestamp: u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0),
+            timestamp: u64::try_from(crate::clock::now().as_second()).unwrap_or(0),
             operation_in_progress: operation.is_some(),
             operation_type: operation.as_ref().map(|o| o.kind),
             maintenance: false,

@@ -87,7 +87,9 @@ impl Launch {
         tokio::task::spawn_blocking(move || self.prepare())
             .await
             .map_err(|error| StartError::Shim(error.to_string()))??;
+        step("start.spawn")?;
         spawn_shim(&run_dir).await?;
+        step("start.connect")?;
         Ok(ShimClient::connect(&run_dir, &instance, head).await?)
     }
 
@@ -150,6 +152,11 @@ fn check_port(port: u16) -> Result<(), StartError> {
     }
 }
 
+/// A place where tests break a start.
+fn step(name: &str) -> Result<(), StartError> {
+    zlh_shim::faults::point(name).map_err(|source| StartError::Io { step: name.to_owned(), source })
+}
+
 /// Spawns a shim and waits until it holds the workload or says why not. It is our child
 /// by birth only: it leads a session of its own and outlives us.
 async fn spawn_shim(run_dir: &Path) -> Result<(), StartError> {
@@ -168,6 +175,7 @@ async fn spawn_shim(run_dir: &Path) -> Result<(), StartError> {
         .arg("shim")
         .arg(run_dir)
         .env_clear()
+        .envs(zlh_shim::faults::environment())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

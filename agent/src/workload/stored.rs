@@ -142,7 +142,7 @@ impl Shelf {
 
     fn set_aside(&self, path: &Path, why: &str) -> String {
         let mut aside = path.to_owned().into_os_string();
-        aside.push(format!(".broken-{}", jiff::Timestamp::now().as_millisecond()));
+        aside.push(format!(".broken-{}", crate::clock::now().as_millisecond()));
         let what = path.display();
         match std::fs::rename(path, &aside) {
             Ok(()) => format!("{what} cannot be used ({why}); it was set aside as {}", aside.display()),

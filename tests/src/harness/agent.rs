@@ -120,6 +120,33 @@ impl Agent {
         begun.elapsed()
     }
 
+    /// As [`Agent::start`], when it cannot tell where it listens: see [`Agent::listen_on`].
+    #[track_caller]
+    pub fn start_at_known_address(&mut self) {
+        self.spawn().expect("start the agent");
+        let address = SocketAddr::from(([127, 0, 0, 1], self.listen));
+        eventually("the agent's answer", SOON, || match Http::new(address).get("/health") {
+            Ok(health) if health.text() == "ok" => Ok(()),
+            other => Err(format!("{other:?}\n{}", log_tail(&self.log))),
+        });
+        self.address = Some(address);
+    }
+
+    /// Finds out where an agent listens that was only [spawned](Agent::spawn), if it does by now.
+    pub fn try_connect(&mut self) -> Option<SocketAddr> {
+        let text = fs::read_to_string(self.root_path("run/zlh-agent/listen")).ok()?;
+        let address: SocketAddr = text.trim().parse().ok()?;
+        Http::new(address).get("/health").ok()?;
+        self.address = Some(address);
+        Some(address)
+    }
+
+    /// Where it listens.
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        self.address.expect("an agent that was started")
+    }
+
     /// Starts the agent's process and waits for nothing.
     pub fn spawn(&mut self) -> Result<()> {
         // A stale address is nobody's.
@@ -203,7 +230,7 @@ impl Agent {
     /// Talks to it.
     #[track_caller]
     pub fn http(&self) -> Http {
-        Http::new(self.address.expect("an agent that was started"))
+        Http::new(self.address())
     }
 
     /// Where everything of this container lies.
@@ -344,12 +371,31 @@ impl Agent {
     /// The console's history as text.
     #[track_caller]
     pub fn console(&self) -> String {
-        self.http()
-            .get("/console/log?since=0")
-            .expect("ask for the log")
-            .expect(200)
-            .text()
-            .replace("\r\n", "\n")
+        let mut bytes = Vec::new();
+        let mut since = 0_u64;
+        // An answer ends at every gap, and after a megabyte. It breaks off when a gap opens under it.
+        loop {
+            let answer = eventually("the console log", SOON, || {
+                self.http().get(&format!("/console/log?since={since}"))
+            });
+            let answer = answer.expect(200);
+            if answer.body.is_empty() {
+                return String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
+            }
+            bytes.extend_from_slice(&answer.body);
+            let next = answer.header("zlh-console-next").and_then(|next| next.parse().ok());
+            since = next.expect("where to go on");
+        }
+    }
+
+    /// The bytes of the console from an offset on, as far as they are there.
+    #[track_caller]
+    pub fn read_console(&self, since: usize) -> Vec<u8> {
+        let answer = self.http().get(&format!("/console/log?since={since}")).expect("ask for the log");
+        let answer = answer.expect(200);
+        let from = answer.header("zlh-console-offset").and_then(|text| text.parse().ok());
+        assert_eq!(from, Some(since), "the log begins later than that");
+        answer.body
     }
 
     /// Waits until the console said something.

@@ -8,6 +8,7 @@
 mod bounds;
 mod console;
 mod fake_game;
+mod faults;
 mod http;
 mod install;
 mod lifecycle;

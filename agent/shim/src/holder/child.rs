@@ -60,6 +60,7 @@ impl Child {
         let spawned = Command::new("/proc/self/exe")
             .args(arguments)
             .env_clear()
+            .envs(crate::faults::environment())
             .stdin(terminal()?)
             .stdout(terminal()?)
             .stderr(terminal()?)

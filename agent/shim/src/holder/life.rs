@@ -73,6 +73,7 @@ impl Holder {
         };
         let here = Path::new(".");
         let recorded = record.write(here, self.held.slot.as_ref()).is_ok();
+        let _ = crate::faults::point("exit.recorded");
         child::signal_descendants(Signal::KILL);
         self.drain(LAST_DRAIN);
         record.console_end = self.held.log.head();
@@ -111,6 +112,7 @@ impl Holder {
         record.console_end = self.held.log.head();
         // The amended end of the console, and a second chance if the first write failed.
         recorded |= record.write(Path::new("."), self.held.slot.as_ref()).is_ok();
+        let _ = crate::faults::point("exit.swept");
         self.sequence += 1;
         self.life = Life::Ended {
             message: proto::ExitMessage::new(&record.exit, record.uptime_ms, recorded),

@@ -86,6 +86,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
         Ok(held) => held,
         Err(error) => return say_and_fail(&error.to_string()),
     };
+    let _ = crate::faults::point("shim.ready");
     say("ready");
     // From here on nobody listens there any more.
     close_standard_streams();
@@ -122,7 +123,8 @@ fn block_signals() -> nix::Result<SignalFd> {
 /// Unix milliseconds, to show.
 fn unix_ms() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+    let shift_ms = crate::faults::clock_shift_s().saturating_mul(1000);
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_add_signed(shift_ms)
 }
 
 /// CLOCK_BOOTTIME, milliseconds: comparable across processes, not across boots.
