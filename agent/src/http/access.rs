@@ -167,13 +167,8 @@ impl From<Denial> for Failure {
 }
 
 fn stranger(peer: Peer) -> String {
-    let who = match peer {
-        Peer::Local(Some(uid)) => format!("uid {uid} of this container"),
-        Peer::Local(None) => "a local process whose owner cannot be told".to_owned(),
-        Peer::Remote(ip) => ip.to_string(),
-    };
     format!(
-        "without a token this agent obeys root and its own user only, and this is {who}; \
+        "without a token this agent obeys root and its own user only, and this is {peer}; \
          set ZLH_AGENT_TOKEN, or add the network to trusted_networks"
     )
 }

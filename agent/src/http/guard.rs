@@ -51,7 +51,7 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     let (status, path, ms) = (response.status().as_u16(), uri.path(), started.elapsed().as_millis());
-    let (method, peer) = (method.as_str(), format!("{peer:?}"));
+    let (method, peer) = (method.as_str(), peer.to_string());
     let ms = u64::try_from(ms).unwrap_or(u64::MAX);
     if method == "POST" && status != 401 && status != 403 {
         info!(app.0.log, "request"; "method" => method, "path" => path, "status" => status, "ms" => ms, "peer" => peer);
@@ -91,7 +91,7 @@ fn admit(app: &App, peer: Peer, request: &Request, now: Instant) -> Result<(), F
     }
     app.policy.decide(peer, &call).map_err(|denial| {
         if denial == Denial::WrongToken && app.throttle.failed(source, now) {
-            warn!(app.log, "too many wrong tokens, its tokens are not looked at for a while"; "peer" => format!("{peer:?}"));
+            warn!(app.log, "too many wrong tokens, its tokens are not looked at for a while"; "peer" => peer.to_string());
         }
         denial.into()
     })

@@ -13,6 +13,7 @@
 //!   same ports.
 //! - What cannot be established is [`Peer::Local`] without an owner: refused.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,6 +26,16 @@ pub(crate) enum Peer {
     Local(Option<u32>),
     /// Another machine.
     Remote(IpAddr),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(Some(uid)) => write!(f, "uid {uid} of this container"),
+            Self::Local(None) => f.write_str("a local process whose owner cannot be told"),
+            Self::Remote(ip) => ip.fmt(f),
+        }
+    }
 }
 
 /// Both ends of an accepted connection.

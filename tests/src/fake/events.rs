@@ -45,6 +45,10 @@ pub enum What {
     SaveBegan,
     /// A save is complete on disk.
     SaveEnded,
+    /// The first line of a flood is about to be written.
+    FloodBegan,
+    /// The last line of a flood was taken by the terminal.
+    FloodEnded,
     /// A process was started; `detail` is its pid.
     Child,
     /// The process is about to end as it was told.

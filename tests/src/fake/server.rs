@@ -297,7 +297,12 @@ impl<'a> Server<'a> {
     fn flood(&self, rate: Bytes, limit: Option<Bytes>) {
         let console = self.game.console;
         // It ends early when nobody can read any more; there is nobody to tell.
-        let work = move || drop(output::flood(console, rate, limit));
+        let events = self.game.events.clone();
+        let work = move || {
+            events.record(What::FloodBegan, "");
+            drop(output::flood(console, rate, limit));
+            events.record(What::FloodEnded, "");
+        };
         self.report(background("flood", work));
     }
 

@@ -1,5 +1,7 @@
 //! Processes by pid and start time: a pid alone may be somebody else's by now.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
@@ -77,6 +79,18 @@ impl Process {
             pss_kib: field("Pss:")?,
             private_dirty_kib: field("Private_Dirty:")?,
         })
+    }
+
+    /// How often each of its threads went to sleep of its own will: once for every time it woke up.
+    pub fn wake_ups(self) -> Option<BTreeMap<OsString, u64>> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
+        let count = |task: fs::DirEntry| {
+            // A thread may end between the two looks.
+            let status = fs::read_to_string(task.path().join("status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            Some((task.file_name(), line.trim().parse().ok()?))
+        };
+        Some(tasks.flatten().filter_map(count).collect())
     }
 
     /// Threads it has.

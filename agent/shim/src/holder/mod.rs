@@ -333,22 +333,31 @@ impl Holder {
         self.input.write(&self.held.master, &self.held.slave, Instant::now());
     }
 
-    /// Takes output from the terminal into the log.
+    /// Takes output from the terminal into the log. A terminal gives at most 4 KiB a read: they
+    /// are gathered, so that the log is written in larger pieces than it is read.
     fn drain(&mut self, budget: usize) {
         let mut buffer = [0_u8; 32 << 10];
+        let mut filled = 0;
         let mut taken = 0;
         while taken < budget && self.terminal_open {
-            match rustix::io::read(&self.held.master, &mut buffer) {
+            match rustix::io::read(&self.held.master, &mut buffer[filled..]) {
                 Ok(0) => break,
                 Ok(n) => {
-                    self.held.log.append(&buffer[..n]);
+                    filled += n;
                     taken += n;
+                    if filled == buffer.len() {
+                        self.held.log.append(&buffer);
+                        filled = 0;
+                    }
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 // Hung up for good.
                 Err(_) => self.terminal_open = false,
             }
+        }
+        if filled > 0 {
+            self.held.log.append(&buffer[..filled]);
         }
     }
 }
