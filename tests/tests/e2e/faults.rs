@@ -9,12 +9,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 use zlh_api::State;
-use zlh_tests::fake::events::What;
-use zlh_tests::fake::output::check_flood;
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::faults::{Faults, thorough};
 use zlh_tests::harness::store::{FakePlan, Store};
-use zlh_tests::harness::wait::{SOON, eventually, until};
+use zlh_tests::harness::wait::{SOON, until};
 
 /// Every so many kill points one is tried; all of them in a thorough run.
 const STRIDE: usize = 6;
@@ -347,53 +345,4 @@ fn a_clock_that_jumps_a_year_changes_no_pause() {
         assert_eq!(status.last_crash_exit_code, Some(4));
         assert_eq!(status.crash_count, 1, "a start by hand forgave the first");
     }
-}
-
-/// A hundred agents die while the game prints a megabyte a second: one game, every byte once.
-#[test]
-fn a_hundred_killed_agents_cost_no_byte() {
-    let mut agent = Agent::with_ready_fake(&[]);
-    let game = agent.game();
-    agent.command("flood 1GB 1MB");
-    let mut console: Vec<u8> = Vec::new();
-    let begun = Instant::now();
-    let mut slowest = Duration::ZERO;
-    for round in 0..100_u64 {
-        // At another moment of its life each time.
-        let at = Instant::now() + Duration::from_millis(round % 20 * 7);
-        while Instant::now() < at {
-            console.extend(agent.read_console(console.len()));
-        }
-        agent.kill();
-        let back = Instant::now();
-        agent.start();
-        if round % 10 == 0 {
-            agent.wait_ready();
-            slowest = slowest.max(back.elapsed());
-        }
-        assert_eq!(agent.game(), game, "round {round}");
-        console.extend(agent.read_console(console.len()));
-    }
-    let status = agent.wait_ready();
-    assert_eq!(status.crashes_total, 0);
-    // Until everything that was printed by now is here.
-    let printed = begun.elapsed();
-    let wanted = console.len() + (1 << 20);
-    eventually("another megabyte", SOON, || {
-        let more = agent.read_console(console.len());
-        console.extend(more);
-        if console.len() > wanted { Ok(()) } else { Err(console.len()) }
-    });
-    let check = check_flood(&console);
-    let (first, last) = check.range.expect("a flood");
-    println!(
-        "{} bytes in {printed:?}, lines {first}..={last}; ready again within {slowest:?} at worst",
-        console.len()
-    );
-    // Its last line may be cut by the end of what was read.
-    assert!(check.damaged <= 1 && (check.missing, first) == (0, 0), "{check:?}");
-    let whole = console.iter().rposition(|&byte| byte == b'\n').unwrap();
-    assert_eq!(check_flood(&console[..=whole]).damaged, 0);
-    assert!(slowest < Duration::from_secs(2), "ready again after {slowest:?}");
-    assert_eq!(agent.events().iter().filter(|event| event.what == What::Started).count(), 1);
 }

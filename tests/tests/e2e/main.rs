@@ -7,6 +7,7 @@
 
 mod bounds;
 mod console;
+mod endurance;
 mod fake_game;
 mod faults;
 mod http;
