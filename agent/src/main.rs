@@ -15,6 +15,7 @@ mod errors;
 mod game;
 mod http;
 mod install;
+mod journal;
 mod log;
 mod observe;
 mod paths;

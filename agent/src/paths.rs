@@ -59,6 +59,11 @@ impl Paths {
         self.agent().join("state")
     }
 
+    /// A workload's journal.
+    pub(crate) fn journal(&self, workload: &str) -> PathBuf {
+        self.state().join("journal").join(workload)
+    }
+
     /// A workload's run directory, shared with its shim.
     pub(crate) fn run(&self, workload: &str) -> PathBuf {
         self.agent().join("run").join(workload)

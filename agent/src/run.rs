@@ -14,6 +14,7 @@ use crate::cli::RunOptions;
 use crate::config::{AgentConfig, Environment};
 use crate::errors::chain;
 use crate::http;
+use crate::journal::What;
 use crate::log::{self, Vmid};
 use crate::paths::Paths;
 use crate::workload;
@@ -85,6 +86,7 @@ async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instan
     }
     info!(log, "listening"; "address" => %address, "since_exec_ms" => u64::try_from(began.elapsed().as_millis()).unwrap_or(0));
 
+    let journal = handle.journal().clone();
     let (stop, stopped) = watch::channel(false);
     let app = http::App::new(handle, &config, &log.new(o!("component" => "http")));
     let server = tokio::spawn(http::serve(listener, app, stopped));
@@ -98,6 +100,8 @@ async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instan
     // The server ends its connections within its own deadline.
     let _ = server.await;
     driver.abort();
+    journal.record(What::AgentLeft { signal: name.to_owned() });
+    journal.close(FLUSH);
     // Gone with us: nobody should be sent to a closed port.
     let _ = std::fs::remove_file(paths.listen_file());
     Ok(())

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use zlh_api::HistoryWindow;
 
 use crate::fleet::parse_label;
 use crate::printer::Format;
@@ -83,6 +84,9 @@ pub(crate) enum Command {
     Wait(Wait),
     /// List who is playing
     Players(One),
+    /// Show how long a server was up, and what happened to it
+    #[command(after_long_help = HISTORY_EXAMPLES)]
+    History(HistoryOptions),
     /// List an agent's operations, newest first
     Operations(One),
     /// Edit the fleet file
@@ -213,6 +217,24 @@ pub(crate) struct Wait {
     pub(crate) timeout: Duration,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct HistoryOptions {
+    #[command(flatten)]
+    pub(crate) one: One,
+    /// How far back events are listed: 24h, 7d or 30d
+    #[arg(long, value_name = "WINDOW", default_value = "24h", value_parser = parse_window)]
+    pub(crate) window: HistoryWindow,
+    /// How many events at most, the last ones
+    #[arg(
+        short = 'n',
+        long = "events",
+        value_name = "EVENTS",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(0..=1000)
+    )]
+    pub(crate) events: u32,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum FleetCommand {
     /// Add an agent
@@ -286,6 +308,11 @@ pub(crate) struct Demo {
     /// End what a demo in that folder left running, and nothing else
     #[arg(long, conflicts_with = "once")]
     pub(crate) stop: bool,
+}
+
+fn parse_window(text: &str) -> Result<HistoryWindow, String> {
+    let known = HistoryWindow::ALL.into_iter().find(|window| window.as_str() == text);
+    known.ok_or_else(|| "there are 24h, 7d and 30d".to_owned())
 }
 
 impl ValueEnum for Goal {
@@ -367,6 +394,15 @@ Examples:
   zlhctl wait lobby
   zlhctl wait lobby --for idle --timeout 2m";
 
+const HISTORY_EXAMPLES: &str = "\
+Uptime is the time it was ready, of all the time it was meant to be. Times are
+local. With -o wide every event is shown; json and yaml are the agent's answer.
+
+Examples:
+  zlhctl history lobby
+  zlhctl history lobby --window 30d -n 100
+  zlhctl history lobby --window 7d -o json";
+
 const FLEET_ADD_EXAMPLES: &str = "\
 With --token-file the file's path is noted, not the token.
 
@@ -434,6 +470,7 @@ mod tests {
             "zlhctl wait a --timeout 10",
             "zlhctl logs a -n 5 --since 7",
             "zlhctl configure a",
+            "zlhctl history a --window 1y",
             "zlhctl status -o xml",
             "zlhctl console a --detach-key ctrl-",
             "zlhctl artifacts serve d --listen nowhere",

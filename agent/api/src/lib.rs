@@ -6,6 +6,7 @@
 //! what the deployed callers send and read.
 
 mod config;
+mod history;
 mod operation;
 mod problem;
 mod status;
@@ -14,6 +15,10 @@ mod status;
 pub mod client;
 
 pub use config::{Config, ContainerType, MASK};
+pub use history::{
+    History, HistoryEvent, HistoryExit, HistoryKind, HistoryOperation, HistorySegment, HistoryState,
+    HistorySummary, HistoryWindow, JournalState,
+};
 pub use operation::{Operation, OperationKind, OperationState, OperationSummary, Operations, Progress};
 pub use problem::{ErrorCode, Problem};
 pub use status::{

@@ -12,9 +12,10 @@ mod access;
 mod body;
 mod config;
 mod console;
+mod console_log;
 mod guard;
 mod health;
-mod history;
+mod journal;
 mod lifecycle;
 mod limits;
 mod openapi;
@@ -146,10 +147,11 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(lifecycle::stop))
         .routes(routes!(lifecycle::restart))
         .routes(routes!(console::command))
-        .routes(routes!(history::log))
+        .routes(routes!(console_log::log))
         .routes(routes!(viewer::stream))
         .routes(routes!(viewer::ws))
         .routes(routes!(players::players))
+        .routes(routes!(journal::history))
         .routes(routes!(operations::list))
         .routes(routes!(operations::one))
         .routes(routes!(openapi::openapi))

@@ -29,6 +29,7 @@ use super::stored::{BootTime, Shelf};
 use crate::config::AgentConfig;
 use crate::console::Console;
 use crate::game::payload;
+use crate::journal::{Journal, What};
 use crate::paths::Paths;
 
 /// Name of the one workload of a game container.
@@ -54,9 +55,11 @@ pub(crate) async fn boot(
     let operations = Operations::default();
     let (snapshot, snapshot_out) = watch::channel(Arc::new(Snapshot::initial()));
     let (requests_in, requests) = mpsc::channel(QUEUE);
-    let handle = Handle::new(requests_in, snapshot_out, operations.clone(), console.clone());
+    let journal = Journal::open(&paths.journal(GAME), log.new(o!("component" => "journal")));
+    journal.record(What::AgentStarted { version: crate::VERSION.to_owned() });
+    let handle = Handle::new(requests_in, snapshot_out, operations.clone(), console.clone(), journal.clone());
     let shelf = Shelf::new(&paths);
-    let context = Context { paths, config, log, shelf, run_dir, vmid };
+    let context = Context { paths, config, log, shelf, run_dir, vmid, journal };
     let channels = Channels { requests, snapshot, operations, console, head, shim_slot };
     let mut driver = Driver::new(context, channels);
     driver.recall().await;
@@ -127,7 +130,11 @@ impl Driver {
 
     /// `may_start`: whether what is wanted may be started if nothing runs.
     async fn reconcile(&mut self, may_start: bool) {
-        match self.find(None).await {
+        let found = self.find(None).await;
+        if matches!(found, Found::Swept) {
+            self.note_swept();
+        }
+        match found {
             Found::Nothing | Found::Ended(_) | Found::Swept if !may_start => {}
             Found::Nothing => self.resume(),
             Found::Swept => {
@@ -147,6 +154,7 @@ impl Driver {
                 warn!(self.context.log, "the server runs without its shim"; "pid" => child.pid);
                 self.memory.wanted = true;
                 let ready = self.ready_of(&record.instance);
+                self.note_found(&record.instance, record.started_boot_ms);
                 self.hold_orphan(&record.instance, child, Some(record.shim), status_of(&record), ready, None);
                 let effects = self.machine.adopt();
                 self.perform(effects);
@@ -175,6 +183,7 @@ impl Driver {
             run_dir: self.context.run_dir.clone(),
             master,
         };
+        self.note_degraded();
         let orphan = Orphan::watch(known, self.events_in.clone(), self.head.clone());
         self.shim_slot.send_replace(None);
         self.run =
@@ -201,6 +210,7 @@ impl Driver {
             }
             return;
         }
+        self.note_found(&instance, status.started_boot_ms);
         self.attach(shim, ready);
         if status.stop_stage > 0 {
             // Still wanted: it was the first half of a restart.
@@ -234,6 +244,7 @@ impl Driver {
     /// An exit in an earlier life of the container: told, but the new life begins anew.
     async fn note_old_exit(&mut self, record: &ExitRecord) {
         let verdict = exits::judge(record, &self.console, false, Duration::ZERO).await;
+        self.note_exit(record, &verdict, self.ready_of(&record.instance).is_some());
         self.memory.counted = Some(record.instance.clone());
         self.memory.restart_at = None;
         if verdict.stopped_inside {

@@ -36,6 +36,7 @@ use crate::game::payload::{self, GameRequest};
 use crate::game::plan::Installed;
 use crate::game::probe::{self, Seen};
 use crate::install::InstallError;
+use crate::journal::Journal;
 use crate::paths::Paths;
 
 /// What every part of the driver may use.
@@ -46,6 +47,7 @@ pub(super) struct Context {
     pub shelf: Shelf,
     pub run_dir: PathBuf,
     pub vmid: crate::log::Vmid,
+    pub journal: Journal,
 }
 
 /// The living workload.
@@ -292,6 +294,8 @@ impl Driver {
         };
         let operation = self.operations.begin(kind, phase);
         info!(self.context.log, "{phase}"; "operation" => &operation.id);
+        self.note_operation(&operation);
+        self.note_stop(&operation);
         self.operation = Some(operation.clone());
         self.memory.wanted = kind != OperationKind::Stop;
         self.memory.error = None;

@@ -60,6 +60,7 @@ impl Driver {
                 Effect::Succeeded => self.succeeded(),
                 Effect::Failed(reason) => {
                     self.finish(OperationState::Failed, Some(reason));
+                    self.note_failure();
                     if let Phase::Error { reason, alive: false } = self.machine.phase() {
                         self.memory.error = Some(reason.clone());
                     }
@@ -81,6 +82,7 @@ impl Driver {
 
     pub(super) fn finish(&mut self, state: OperationState, error: Option<String>) {
         if let Some(operation) = self.operation.take() {
+            self.note_operation_end(&operation, state, error.as_deref());
             self.operations.finish(&operation.id, state, error);
             // What an install or a start took is not kept by an agent that now waits for days.
             tokio::task::spawn_blocking(zlh_shim::trim::trim);
@@ -94,6 +96,7 @@ impl Driver {
         }
         let operation = self.operations.begin(kind, phase);
         let id = operation.id.clone();
+        self.note_operation(&operation);
         self.operation = Some(operation);
         id
     }
@@ -135,6 +138,7 @@ impl Driver {
     }
 
     fn spawn(&mut self) {
+        let why = self.why_start();
         self.memory.restart_at = None;
         let (Some(request), Some(installed)) = (self.request.clone(), self.installed.clone()) else {
             self.observe(Observation::SpawnFailed(
@@ -147,6 +151,7 @@ impl Driver {
             return;
         };
         self.current_operation(OperationKind::Start, "starting");
+        self.note_start(&instance, why);
         self.starting = Some(instance.clone());
         let launch = Launch {
             paths: self.context.paths.clone(),

@@ -51,6 +51,7 @@ impl Driver {
             Event::Thawed { instance, shim } => {
                 if let Some(run) = self.run.take_if(|run| run.instance == instance) {
                     info!(self.context.log, "the shim answers again");
+                    self.note_recovered();
                     self.attach(shim, run.ready_since);
                 }
             }
@@ -77,7 +78,9 @@ impl Driver {
                 self.observe(Observation::InstallFailed(reason));
             }
             Some(Ok(installed)) => {
-                info!(self.context.log, "installed"; "what" => format!("{}/{} {}", installed.game, installed.variant, installed.version));
+                let what = format!("{}/{} {}", installed.game, installed.variant, installed.version);
+                info!(self.context.log, "installed"; "what" => &what);
+                self.note_installed(what);
                 self.installed = Some(*installed);
                 self.observe(Observation::Installed);
             }
@@ -137,6 +140,7 @@ impl Driver {
     }
 
     fn probed(&mut self, seen: Seen) {
+        let before = self.machine.phase().clone();
         match seen {
             Seen::Answers => {
                 self.silent.clear();
@@ -162,6 +166,7 @@ impl Driver {
                 self.observe(Observation::Silent(why));
             }
         }
+        self.note_probe(&before);
     }
 
     /// The main process has ended and the shim has recorded it.
@@ -198,6 +203,7 @@ impl Driver {
         let ready_for = ready_since.and_then(|at| at.until(record.ended_boot_ms)).unwrap_or_default();
         let verdict = exits::judge(record, &self.console, ready_since.is_some(), ready_for).await;
         self.memory.counted = Some(record.instance.clone());
+        self.note_exit(record, &verdict, ready_since.is_some());
         let stopping = matches!(self.machine.phase(), Phase::Stopping { .. });
         let what = exits::words(&record.exit);
         if stopping || verdict.ended.intended {
@@ -206,7 +212,9 @@ impl Driver {
             warn!(self.context.log, "the server has ended unexpectedly"; "exit" => what, "uptime_ms" => record.uptime_ms);
             self.memory.last_crash = Some(verdict.crash);
         }
+        let total = self.machine.policy().total;
         self.observe(Observation::Exited(verdict.ended));
+        self.note_decision(total);
         // A shim that was told to stop by somebody else (a container that shuts down) takes
         // nothing back: what was wanted is started again at the next boot.
         if verdict.stopped_inside {

@@ -11,6 +11,7 @@ use zlh_api::{Config, ErrorCode, Operation, OperationSummary, Players, Problem, 
 use super::operations::Operations;
 use super::snapshot::Snapshot;
 use crate::console::Console;
+use crate::journal::Journal;
 
 /// A mutating request.
 #[derive(Debug, Clone)]
@@ -52,6 +53,7 @@ pub(crate) struct Handle {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     operations: Operations,
     console: Console,
+    journal: Journal,
 }
 
 impl Handle {
@@ -60,8 +62,9 @@ impl Handle {
         snapshot: watch::Receiver<Arc<Snapshot>>,
         operations: Operations,
         console: Console,
+        journal: Journal,
     ) -> Self {
-        Self { requests, snapshot, operations, console }
+        Self { requests, snapshot, operations, console, journal }
     }
 
     /// Asks the driver; the answer comes as soon as the verb is admitted or refused.
@@ -109,6 +112,11 @@ impl Handle {
     /// The console log.
     pub(crate) fn console(&self) -> &Console {
         &self.console
+    }
+
+    /// What became of the workload so far.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     async fn ask<T>(

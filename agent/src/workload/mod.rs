@@ -9,6 +9,7 @@ mod effects;
 mod events;
 mod exits;
 mod handle;
+mod journaling;
 mod machine;
 mod operations;
 mod orphan;

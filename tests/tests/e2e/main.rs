@@ -10,6 +10,7 @@ mod console;
 mod endurance;
 mod fake_game;
 mod faults;
+mod history;
 mod http;
 mod install;
 mod lifecycle;

@@ -7,6 +7,7 @@ mod configure;
 mod console;
 mod fleet;
 mod get;
+mod history;
 mod lifecycle;
 mod logs;
 mod operations;
@@ -52,6 +53,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit> {
         Command::Logs(options) => logs::run(&options, &targets, printer).await,
         Command::Wait(options) => wait::run(&options, &targets, printer).await,
         Command::Players(one) => players::run(&one.name, &targets, printer).await,
+        Command::History(options) => history::run(&options, &targets, printer).await,
         Command::Operations(one) => operations::run(&one.name, &targets, printer).await,
         Command::Completions { .. }
         | Command::Catalog(_)

@@ -17,6 +17,7 @@ const PAGES: &[&str] = &[
     "logs",
     "wait",
     "players",
+    "history",
     "operations",
     "fleet",
     "fleet add",

@@ -5,6 +5,7 @@
 mod console;
 mod fleet;
 mod help;
+mod history;
 mod lifecycle;
 mod mock;
 mod status;

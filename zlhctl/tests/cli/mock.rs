@@ -50,6 +50,7 @@ impl Mock {
                 get(|| async { Json(json!({"online": 1, "max": 20, "players": ["Alice\u{1b}[31m"]})) }),
             )
             .route("/operations", get(operations))
+            .route("/history", get(history))
             .route("/operations/{id}", get(operation))
             .route("/start", post(accept))
             .route("/restart", post(accept))
@@ -111,6 +112,29 @@ async fn status(State(mock): State<Mock>) -> Json<Value> {
 async fn operations(State(mock): State<Mock>) -> Json<Value> {
     let operation = mock.shared.lock().unwrap().operation.clone();
     Json(json!({ "operations": operation.into_iter().collect::<Vec<_>>() }))
+}
+
+async fn history(State(mock): State<Mock>, RawQuery(query): RawQuery) -> Json<Value> {
+    mock.note(format!("history {}", query.unwrap_or_default()));
+    let summary = |window: &str| {
+        json!({
+            "window": window, "uptimePercent": 75.0, "readySeconds": 64_800, "intendedSeconds": 0,
+            "unintendedSeconds": 21_600, "unknownSeconds": 0, "starts": 1, "crashes": 1,
+            "longestOutageSeconds": 21_600, "meanSecondsBetweenCrashes": 64_800,
+        })
+    };
+    Json(json!({
+        "now": "2026-01-02T00:00:00Z", "window": "24h", "from": "2026-01-01T00:00:00Z", "coarse": false,
+        "summaries": [summary("24h"), summary("7d"), summary("30d")],
+        "segments": [
+            {"state": "ready", "intended": false, "from": "2026-01-01T00:00:00Z", "to": "2026-01-01T18:00:00Z"},
+            {"state": "down", "intended": false, "from": "2026-01-01T18:00:00Z", "to": "2026-01-02T00:00:00Z"},
+        ],
+        "events": [
+            {"seq": 9, "time": "2026-01-01T18:00:00Z", "kind": "gave_up", "detail": "port in use\u{1b}]0;x\u{7}"},
+        ],
+        "journal": {"since": "2026-01-01T00:00:00Z", "entries": 1, "pending": 3, "damaged": 2, "lost": 0},
+    }))
 }
 
 async fn operation(State(mock): State<Mock>, Path(id): Path<String>) -> Response {

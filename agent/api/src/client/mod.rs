@@ -28,8 +28,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    Accepted, CONSOLE_NEXT_HEADER, CONSOLE_OFFSET_HEADER, CommandRequest, DEFAULT_PORT, Operation,
-    Operations, Players, Problem, Ready, Status, Version,
+    Accepted, CONSOLE_NEXT_HEADER, CONSOLE_OFFSET_HEADER, CommandRequest, DEFAULT_PORT, History,
+    HistoryWindow, Operation, Operations, Players, Problem, Ready, Status, Version,
 };
 
 /// Talks to one agent.
@@ -215,6 +215,29 @@ impl Client {
             return Err(self.protocol("it named an operation by something that is not an id"));
         }
         self.get(&format!("operations/{id}")).await
+    }
+
+    /// `GET /history`: the newest `limit` events of the window (the agent's own limit
+    /// without one), or those before the event `before`.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn history(
+        &self,
+        window: HistoryWindow,
+        limit: Option<u32>,
+        before: Option<u64>,
+    ) -> Result<History, ClientError> {
+        let mut url = self.url("history");
+        url.query_pairs_mut().append_pair("window", window.as_str());
+        if let Some(limit) = limit {
+            url.query_pairs_mut().append_pair("limit", &limit.to_string());
+        }
+        if let Some(before) = before {
+            url.query_pairs_mut().append_pair("before", &before.to_string());
+        }
+        let response = self.send(self.authorize(self.http.get(url))).await?;
+        self.json(response).await
     }
 
     /// `GET /console/log`: a piece of the log. Read on at [`LogChunk::next`] until

@@ -24,6 +24,7 @@ use crate::http::access::Policy;
 use crate::http::guard::{Caller, Seat};
 use crate::http::peer::Peer;
 use crate::http::{App, Limits};
+use crate::journal::Journal;
 use crate::workload::{Handle, Operations, Outcome, Request, Snapshot, Verb};
 
 /// What the fake driver answers, and what it was asked.
@@ -115,9 +116,10 @@ impl Fixture {
         let operations = Operations::default();
         let script = Arc::default();
         tokio::spawn(drive(asked, Arc::clone(&script), operations.clone()));
-        let handle = Handle::new(requests, snapshot_seen, operations.clone(), console);
-        let uid = rustix::process::geteuid().as_raw();
         let quiet = slog::Logger::root(slog::Discard, slog::o!());
+        let journal = Journal::open(&dir.path().join("journal"), quiet.clone());
+        let handle = Handle::new(requests, snapshot_seen, operations.clone(), console, journal);
+        let uid = rustix::process::geteuid().as_raw();
         let app = App::with(handle, Policy::new(&config, uid), limits, quiet);
         let (shutdown, _) = watch::channel(false);
         Self { app, operations, snapshot, script, log: Mutex::new(log), head, shutdown, _dir: dir }

@@ -2,7 +2,7 @@
 
 mod abuse;
 mod access;
+mod console_log;
 mod fixture;
-mod history;
 mod routes;
 mod viewer;

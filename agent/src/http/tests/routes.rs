@@ -262,3 +262,18 @@ async fn without_a_connection_nothing_is_granted() {
     let response = router.oneshot(request(Method::GET, "/status", "")).await.unwrap();
     assert_eq!(response.status().as_u16(), 403);
 }
+
+#[tokio::test]
+async fn history_has_every_window_and_refuses_others() {
+    let fixture = Fixture::new();
+    let history = fixture.get("/history?window=7d").await.json();
+    assert_eq!(history["window"], "7d");
+    let windows: Vec<_> = (0..3).map(|index| history["summaries"][index]["window"].clone()).collect();
+    assert_eq!(windows, ["24h", "7d", "30d"]);
+    assert_eq!(
+        (&history["summaries"][0]["uptimePercent"], &history["segments"]),
+        (&().into(), &serde_json::json!([]))
+    );
+    fixture.get("/history?window=1y").await.is_problem(400, "invalid_request");
+    fixture.get("/history?limit=x").await.is_problem(400, "invalid_request");
+}
