@@ -96,6 +96,8 @@ pub(crate) enum What {
     Start { instance: String, attempt: u32, why: Why },
     /// A living process of an earlier agent, started at `boot` of this life.
     Found { instance: String, boot: u64 },
+    /// An agent began and found nothing running; `wanted`: though it is meant to run.
+    Absent { wanted: bool },
     /// It accepts users.
     Ready {
         instance: String,
@@ -163,7 +165,7 @@ impl Stamp {
     /// Now, in `life`.
     pub(crate) fn now(life: &str) -> Self {
         Self {
-            at: jiff::Timestamp::now().as_millisecond(),
+            at: crate::clock::now().as_millisecond(),
             boot: zlh_shim::holder::boot_ms(),
             life: life.to_owned(),
         }

@@ -199,7 +199,7 @@ fn event(entry: Entry) -> Option<HistoryEvent> {
             event.count = Some(lost);
             HistoryKind::Gap
         }
-        What::Alive { .. } | What::Foreign => return None,
+        What::Alive { .. } | What::Absent { .. } | What::Foreign => return None,
     };
     Some(event)
 }

@@ -180,6 +180,7 @@ impl Queue {
             What::Exit(_)
             | What::GaveUp { .. }
             | What::Swept {}
+            | What::Absent { .. }
             | What::OperationEnded { kind: OperationKind::Stop, .. } => self.alive = None,
             _ => {}
         }

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zlh_shim::durable;
+use zlh_shim::faults::point;
 
 use super::entry::{Entry, MAX_SEQ, Stamp, What};
 
@@ -245,7 +246,7 @@ impl Store {
                 notes.push(format!("{} was removed to make room for newer damage", path.display()));
             }
         }
-        let mut stamp = jiff::Timestamp::now().as_millisecond();
+        let mut stamp = crate::clock::now().as_millisecond();
         loop {
             let path = self.dir.join(format!("{ASIDE}{stamp:015}"));
             if !path.exists() {
@@ -258,10 +259,12 @@ impl Store {
 
 impl Medium for File {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        point("journal.write")?;
         self.write_all_at(bytes, offset)
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        point("journal.sync")?;
         self.sync_data()
     }
 

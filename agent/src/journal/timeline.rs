@@ -99,7 +99,7 @@ impl Timeline {
         }
         let news = self.understand(&entry.what, at);
         // An agent that comes back says nothing about what ran while there was none.
-        if !matches!(entry.what, What::AgentStarted { .. } | What::Swept {}) {
+        if !matches!(entry.what, What::AgentStarted { .. } | What::Swept {} | What::Absent { .. }) {
             self.evidence = Some(at);
         }
         match &entry.what {
@@ -117,6 +117,16 @@ impl Timeline {
                 }
                 let began = Position { epoch: at.epoch, boot: (*boot).min(at.boot) };
                 self.begin(instance, began);
+            }
+            What::Absent { wanted } => {
+                // Its end was not written before the agent was killed: when it was, nobody knows.
+                if let Some(instance) = self.instance.take() {
+                    self.ended = Some(instance);
+                    self.change(self.evidence.unwrap_or(at), HistoryState::Unknown);
+                }
+                if self.now().is_some_and(|state| state.state == HistoryState::Unknown) {
+                    self.change(at, if *wanted { HistoryState::Down } else { HistoryState::Stopped });
+                }
             }
             What::Ready { instance, .. } => {
                 self.instance = Some(instance.clone());

@@ -256,6 +256,26 @@ fn a_start_that_comes_to_nothing_is_an_outage_and_a_stop_ends_it() {
 }
 
 #[test]
+fn an_end_that_was_never_written_leaves_a_hole_and_no_uptime() {
+    for (wanted, after) in [(true, Down), (false, Stopped)] {
+        let mut pen = Pen::new();
+        pen.write(started("a"));
+        pen.write(ready("a"));
+        pen.wait(100);
+        pen.write(What::Alive { ready: true });
+        pen.wait(50);
+        pen.write(agent());
+        pen.write(What::Absent { wanted });
+        pen.wait(30);
+        assert_eq!(pen.states(), [(Ready, 100), (Unknown, 50), (after, 30)]);
+        // Found once more, nothing is news.
+        pen.write(agent());
+        pen.write(What::Absent { wanted });
+        assert_eq!(pen.states().len(), 3);
+    }
+}
+
+#[test]
 fn a_rotated_journal_begins_with_nothing_known() {
     let mut pen = Pen::new();
     pen.write(agent());

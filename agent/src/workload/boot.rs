@@ -131,8 +131,10 @@ impl Driver {
     /// `may_start`: whether what is wanted may be started if nothing runs.
     async fn reconcile(&mut self, may_start: bool) {
         let found = self.find(None).await;
-        if matches!(found, Found::Swept) {
-            self.note_swept();
+        match found {
+            Found::Nothing => self.note_absent(),
+            Found::Swept => self.note_swept(),
+            _ => {}
         }
         match found {
             Found::Nothing | Found::Ended(_) | Found::Swept if !may_start => {}
@@ -204,6 +206,7 @@ impl Driver {
             self.before = Some(shim.clone());
             tokio::spawn(async move { drop(shim.acknowledge().await) });
             if self.memory.counted.as_ref() == Some(&instance) {
+                self.note_absent();
                 self.resume();
             } else {
                 self.count_missed_exit(&record).await;

@@ -71,6 +71,11 @@ impl Driver {
         self.note(What::Found { instance: instance.to_owned(), boot: started_boot_ms });
     }
 
+    /// Nothing runs.
+    pub(super) fn note_absent(&self) {
+        self.note(What::Absent { wanted: self.memory.wanted });
+    }
+
     /// The container was restarted under it.
     pub(super) fn note_swept(&self) {
         self.note(What::Swept {});

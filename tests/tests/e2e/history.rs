@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use nix::sys::signal::Signal;
 use zlh_api::{ErrorCode, History, HistoryKind, HistoryState, HistorySummary, OperationKind, State};
 use zlh_tests::harness::agent::Agent;
-use zlh_tests::harness::store::FakePlan;
+use zlh_tests::harness::faults::Faults;
+use zlh_tests::harness::store::{FakePlan, Store};
 use zlh_tests::harness::wait::{SOON, eventually, until};
 
 fn history(agent: &Agent) -> History {
@@ -226,6 +227,61 @@ fn what_is_degraded_and_what_is_lost_is_told() {
     let crash = told.events.iter().find(|event| event.kind == HistoryKind::Crash).unwrap();
     let exit = crash.exit.clone().unwrap();
     assert!(exit.code.is_none() && exit.lost.is_some(), "lost is never 0: {exit:?}");
+}
+
+#[test]
+fn on_a_full_disk_history_goes_on_in_memory_and_is_written_later() {
+    let mut agent = Agent::prepare(Store::fake(&FakePlan::new(&[])).unwrap()).unwrap();
+    let faults = Faults::of(&mut agent).unwrap();
+    agent.start();
+    agent.configure();
+    agent.wait_ready();
+    faults.plan("enospc journal 1").unwrap();
+    agent.command("crash 3");
+    agent.wait_state(State::Crashed);
+    agent.post("/start", 202);
+    agent.wait_ready();
+    let told = wait_history(&agent, "what waits", |history| history.journal.pending > 0);
+    assert_eq!((day(&told).starts, day(&told).crashes), (2, 1), "shown, though not written");
+    assert!(faults.refused().iter().all(|point| point.starts_with("journal.")), "{:?}", faults.refused());
+    faults.clear().unwrap();
+    let told = wait_history(&agent, "written", |history| history.journal.pending == 0);
+    assert_eq!((told.journal.lost, told.journal.damaged), (0, 0));
+    agent.kill();
+    agent.start();
+    let told = history(&agent);
+    adds_up(&told);
+    assert_eq!((day(&told).starts, day(&told).crashes, told.journal.damaged), (2, 1, 0));
+}
+
+#[test]
+fn a_clock_that_jumps_a_year_makes_no_uptime_and_no_outage() {
+    const YEAR_S: i64 = 365 * 24 * 3600;
+    let mut agent = Agent::prepare(Store::fake(&FakePlan::new(&[])).unwrap()).unwrap();
+    let faults = Faults::of(&mut agent).unwrap();
+    agent.start();
+    agent.configure();
+    agent.wait_ready();
+    for shift in [YEAR_S, -YEAR_S, 0] {
+        faults.clock(shift).unwrap();
+        agent.command("crash 3");
+        agent.wait_state(State::Crashed);
+        agent.post("/start", 202);
+        agent.wait_ready();
+        // What was begun under one clock is read under another.
+        agent.kill();
+        agent.start();
+        agent.wait_ready();
+        let told = history(&agent);
+        adds_up(&told);
+        let all = day(&told);
+        assert!(all.ready_seconds + all.unintended_seconds < 300, "{shift}: {all:?}");
+    }
+    let told = history(&agent);
+    assert_eq!((day(&told).starts, day(&told).crashes), (4, 3));
+    let years: std::collections::BTreeSet<&str> = told.events.iter().map(|event| &event.time[..4]).collect();
+    assert!(years.len() <= 2, "shown by one clock: {years:?}");
+    assert!(told.events.iter().any(|event| event.recorded.is_some()), "and what the clock said is told too");
 }
 
 #[test]

@@ -4,10 +4,9 @@ use zlh_api::{HistorySegment, HistoryState, HistoryWindow};
 
 use crate::printer::{Paint, Printer};
 
-/// What the characters mean; two lines of at most 80 columns.
-pub(super) const LEGEND: &str = "\
-        # ready   + starting   . stopped on request   x partly down   X down
-        blank: not known";
+/// What the characters mean.
+pub(super) const LEGEND: &str =
+    "# ready  + starting  . stopped on request  x partly down  X down  blank: unknown";
 
 /// One window, cell by cell.
 #[derive(Debug)]

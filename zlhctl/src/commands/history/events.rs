@@ -53,8 +53,8 @@ fn time(rfc3339: &str, zone: &TimeZone, now: Timestamp) -> String {
 
 fn what(event: &HistoryEvent) -> (&'static str, Paint) {
     match event.kind {
-        HistoryKind::AgentStarted => ("agent here", Paint::Plain),
-        HistoryKind::AgentLeft => ("agent left", Paint::Plain),
+        HistoryKind::AgentStarted => ("agent", Paint::Plain),
+        HistoryKind::AgentLeft => ("agent", Paint::Plain),
         HistoryKind::Start => ("start", Paint::Busy),
         HistoryKind::Found => ("found", Paint::Plain),
         HistoryKind::Ready => ("ready", Paint::Good),
@@ -80,8 +80,8 @@ fn details(event: &HistoryEvent) -> String {
     let detail = event.detail.as_deref().unwrap_or_default();
     let seconds = event.seconds.map(|seconds| units::age(Duration::from_secs(seconds)));
     let text = match event.kind {
-        HistoryKind::AgentStarted => format!("version {detail}"),
-        HistoryKind::AgentLeft => format!("by {detail}; what ran went on"),
+        HistoryKind::AgentStarted => format!("version {detail} began"),
+        HistoryKind::AgentLeft => format!("left after {detail}; what ran went on"),
         HistoryKind::Start => match (detail, event.count) {
             ("backoff", Some(attempt)) => format!("after a crash, attempt {attempt}"),
             ("boot", _) => "it is meant to run".to_owned(),

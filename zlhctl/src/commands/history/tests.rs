@@ -66,8 +66,7 @@ WINDOW  UPTIME    READY    STOPPED  DOWN     STARTS  CRASHES  LONGEST  BETWEEN
 24h ago [############################################################] now
  7d ago [################################x###########################] now
 30d ago [                                     ....############x######] now
-        # ready   + starting   . stopped on request   x partly down   X down
-        blank: not known
+# ready  + starting  . stopped on request  x partly down  X down  blank: unknown
 
 TIME             EVENT    DETAILS
 Jan 28 03:00:00  crashed  SIGKILL, out of memory after 6d 3h; no agent was there
