@@ -279,6 +279,7 @@ impl Driver {
             && let Ok(super::machine::Admission::Accepted(effects)) = self.machine.command(Command::Start)
         {
             info!(self.context.log, "starting what is configured");
+            self.unasked = true;
             self.perform(effects);
         }
     }

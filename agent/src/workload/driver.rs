@@ -111,6 +111,8 @@ pub(crate) struct Driver {
     /// The shim of the run before, on its way out.
     pub(super) before: Option<ShimClient>,
     pub(super) starting: Option<String>,
+    /// The next start is the agent's own idea: it found nothing running that should.
+    pub(super) unasked: bool,
     pub(super) operation: Option<OperationSummary>,
     pub(super) install_step: String,
     pub(super) silent: String,
@@ -156,6 +158,7 @@ impl Driver {
             run: None,
             before: None,
             starting: None,
+            unasked: false,
             operation: None,
             install_step: String::new(),
             silent: String::new(),
@@ -294,6 +297,7 @@ impl Driver {
         };
         let operation = self.operations.begin(kind, phase);
         info!(self.context.log, "{phase}"; "operation" => &operation.id);
+        self.unasked = false;
         self.note_operation(&operation);
         self.note_stop(&operation);
         self.operation = Some(operation.clone());

@@ -48,15 +48,15 @@ impl Driver {
         }
     }
 
-    /// A start begins. Called before a planned restart is forgotten and before the start has
-    /// an operation of its own.
-    pub(super) fn why_start(&self) -> Why {
+    /// Why a start begins. Called before a planned restart is forgotten.
+    pub(super) fn why_start(&mut self) -> Why {
+        let unasked = std::mem::take(&mut self.unasked);
         if self.memory.restart_at.as_ref().and_then(BootTime::left).is_some() {
             Why::Backoff
-        } else if self.operation.is_some() {
-            Why::Operation
-        } else {
+        } else if unasked {
             Why::Boot
+        } else {
+            Why::Operation
         }
     }
 

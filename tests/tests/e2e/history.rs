@@ -149,6 +149,30 @@ fn a_killed_agent_costs_no_uptime() {
 }
 
 #[test]
+fn a_container_that_shuts_down_is_no_crash_and_costs_no_uptime() {
+    let mut agent = Agent::with_ready_fake(&[]);
+    let shim = agent.shims()[0];
+    agent.kill();
+    shim.signal(Signal::SIGTERM);
+    until("the shim has stopped the game and left", SOON, || !shim.is_alive());
+    agent.start();
+    agent.wait_ready();
+    let told = wait_history(&agent, "ready again", |history| {
+        course(history).iter().filter(|kind| **kind == HistoryKind::Ready).count() == 2
+    });
+    adds_up(&told);
+    let detail = |kind| {
+        let event = told.events.iter().rfind(|event| event.kind == kind);
+        event.and_then(|event| event.detail.clone()).unwrap_or_default()
+    };
+    assert_eq!(
+        (detail(HistoryKind::Exit), detail(HistoryKind::Start)),
+        ("outside".to_owned(), "boot".to_owned())
+    );
+    assert_eq!((day(&told).starts, day(&told).crashes, day(&told).unintended_seconds), (2, 0, 0));
+}
+
+#[test]
 fn a_damaged_journal_is_repaired_and_what_is_good_in_it_stays() {
     let mut agent = Agent::with_ready_fake(&[]);
     agent.post("/stop", 204);

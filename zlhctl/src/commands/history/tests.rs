@@ -58,13 +58,13 @@ fn the_screen() {
     let expected = "\
 lobby, ready; the journal goes back 11d 12h
 
-WINDOW  UPTIME    READY    STOPPED  DOWN     STARTS  CRASHES  LONGEST  BETWEEN
-24h     100.000%  23h 0m   1h 0m    -        3       0        -        -
-7d      99.653%   6d 22h   1h 0m    34m 50s  3       2        34m 50s  3d 11h
-30d     99.653%   6d 22h   1h 0m    34m 50s  3       2        34m 50s  3d 11h
+WINDOW  UPTIME    READY   STOPPED  DOWN     STARTS  CRASHES  LONGEST  BETWEEN
+24h     100.000%  23h 0m  1h 0m    -        3       0        -        -
+7d      99.653%   6d 22h  1h 0m    34m 50s  3       2        34m 50s  3d 11h
+30d     99.653%   6d 22h  1h 0m    34m 50s  3       2        34m 50s  3d 11h
 
 24h ago [############################################################] now
- 7d ago [################################x###########################] now
+ 7d ago [###############################x############################] now
 30d ago [                                     ....############x######] now
 # ready  + starting  . stopped on request  x partly down  X down  blank: unknown
 
