@@ -153,7 +153,7 @@ pub(crate) enum What {
 /// An entry with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Ascending, without gaps.
+    /// Ascending.
     pub seq: u64,
     /// When it was made.
     pub stamp: Stamp,

@@ -152,10 +152,10 @@ impl Store {
                 Ok(line) => line,
                 Err(error) => return (written, Some(error)),
             };
-            if self.is_full(block.bytes.len() + line.len()) {
-                if let Err(error) = self.write(&mut block, &mut written).and_then(|()| self.rotate()) {
-                    return (written, Some(error));
-                }
+            if self.is_full(block.bytes.len() + line.len())
+                && let Err(error) = self.write(&mut block, &mut written).and_then(|()| self.rotate())
+            {
+                return (written, Some(error));
             }
             block.bytes.extend_from_slice(&line);
             block.entries += 1;
