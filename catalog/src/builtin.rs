@@ -163,6 +163,23 @@ mod tests {
     }
 
     #[test]
+    fn each_family_has_the_time_it_needs_to_save() {
+        let table = [
+            ("vanilla", 90, 20, 600),
+            ("paper", 90, 20, 600),
+            ("purpur", 90, 20, 600),
+            ("fabric", 90, 20, 600),
+            ("forge", 120, 30, 900),
+            ("neoforge", 120, 30, 900),
+        ];
+        for (variant, grace, term, cap) in table {
+            let stop = &plan(variant).unwrap().stop;
+            assert_eq!((stop.grace_s, stop.term_s, stop.cap_s), (grace, term, cap), "{variant}");
+            assert!(stop.warn.is_empty(), "{variant}: a deployed stop does not wait for words");
+        }
+    }
+
+    #[test]
     fn java_follows_minecraft() {
         let table = [
             ("vanilla", "1.8.9", ">=8 <18"),

@@ -34,10 +34,10 @@ pub(crate) fn check_plan(plan: &LaunchPlan, context: &Context<'_>) -> Vec<String
     }
     check.files(&plan.files, scope);
     check.seconds("readiness.timeout_s", plan.readiness.timeout_s, 1, MAX_START_S);
-    check.seconds("stop.grace_s", plan.stop.grace_s, 0, MAX_STOP_S);
-    check.seconds("stop.term_s", plan.stop.term_s, 1, MAX_STOP_S);
+    check.problems.extend(plan.stop.problems());
     let save = plan.save.iter().flat_map(|save| [&save.off, &save.flush, &save.flushed, &save.on]);
-    for line in plan.stop.command.iter().chain(save) {
+    let warnings = plan.stop.warn.iter().map(|warning| &warning.command);
+    for line in plan.stop.command.iter().chain(warnings).chain(save) {
         if line.trim().is_empty() || line.len() > MAX_LINE_BYTES || line.chars().any(char::is_control) {
             check.say(format!("console command {} is not one line of at most 4,095 bytes", Shown(line)));
         }
@@ -198,9 +198,8 @@ fn is_properties_key(key: &str) -> bool {
 }
 
 /// Set by the agent for every workload.
-const BUILT_IN_ENV: [&str; 6] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM"];
+const BUILT_IN_ENV: [&str; 7] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM", "ZLH_INSTANCE"];
 const MAX_START_S: u64 = 7200;
-const MAX_STOP_S: u64 = 3600;
 const MAX_KEY_BYTES: usize = 128;
 /// The longest line a terminal takes in cooked mode.
 const MAX_LINE_BYTES: usize = 4095;
@@ -278,6 +277,11 @@ mod tests {
             ),
             ("stop", json!({"command":"stop\nop me"}), "`stop\\nop me` is not one line"),
             ("stop", json!({"command":" "}), "is not one line"),
+            (
+                "stop",
+                json!({"command":"stop","warn":[{"before_s":5,"command":"say bye\nop me"}]}),
+                "`say bye\\nop me` is not one line",
+            ),
             ("stop", json!({"grace_s":999_999}), "stop.grace_s is 999999"),
             ("readiness", json!({"probe":"tcp_connect","timeout_s":0}), "readiness.timeout_s is 0"),
             ("save", json!({"off":"a","flush":"b\r","flushed":"c","on":"d"}), "is not one line"),

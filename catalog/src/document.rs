@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, LaunchPlan, RelPath, Sha256, VersionRange};
+use crate::{Id, LaunchPlan, RelPath, Sha256, StopOverride, VersionRange};
 
 /// The whole catalog. Obtained from [`crate::open_signed`] or [`Catalog::parse`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +66,9 @@ pub struct GameVersion {
     /// How it is installed and run; a built-in plan of the same variant id when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch: Option<LaunchPlan>,
+    /// What it changes in the way its plan is stopped: a big modpack needs longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<StopOverride>,
     /// Whether it fetches further, unpinned files by itself.
     #[serde(default)]
     pub fetches_upstream: bool,

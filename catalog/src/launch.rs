@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, RelPath, Template};
+use crate::{Id, RelPath, StopProtocol, Template};
 
 /// How one version is installed, started, watched, saved and stopped.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub struct LaunchPlan {
     pub install: Vec<InstallStep>,
     /// The command. The first element must resolve to an absolute path.
     pub argv: Vec<Template>,
-    /// Environment beside the built-in one (`PATH HOME USER LOGNAME LANG TERM`).
+    /// Environment beside the built-in one (`PATH HOME USER LOGNAME LANG TERM ZLH_INSTANCE`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, Template>,
     /// Working directory, below the game root.
@@ -119,28 +119,6 @@ pub enum Probe {
     MinecraftPing,
     /// The port accepts a TCP connection.
     TcpConnect,
-}
-
-/// How a workload is asked to stop, and how long it has.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StopProtocol {
-    /// Typed into the console; none goes straight to SIGTERM.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<String>,
-    /// Time after the command before SIGTERM, seconds.
-    #[serde(default = "default_grace_s")]
-    pub grace_s: u64,
-    /// Time after SIGTERM before SIGKILL, seconds.
-    #[serde(default = "default_term_s")]
-    pub term_s: u64,
-}
-
-fn default_grace_s() -> u64 {
-    90
-}
-
-fn default_term_s() -> u64 {
-    20
 }
 
 /// How a workload is made to write its world to disk while it runs.

@@ -22,6 +22,7 @@ mod name;
 mod signature;
 #[cfg(feature = "sign")]
 mod signing;
+mod stop;
 mod template;
 mod validate;
 mod version;
@@ -29,14 +30,13 @@ mod version;
 pub use document::{
     Artifact, Catalog, Game, GameVersion, MediaType, Requirement, Runtime, RuntimeVersion, Variant,
 };
-pub use launch::{
-    FileFormat, FileRule, InstallStep, LaunchPlan, Probe, Readiness, SaveProtocol, StopProtocol,
-};
+pub use launch::{FileFormat, FileRule, InstallStep, LaunchPlan, Probe, Readiness, SaveProtocol};
 pub use lookup::LookupError;
 pub use name::{Id, NameError, RelPath, Sha256, Shown, check_component, is_deceptive};
 pub use signature::{PublicKey, SignatureError, open_signed};
 #[cfg(feature = "sign")]
 pub use signing::{SecretKey, SigningError};
+pub use stop::{StopOverride, StopProtocol, StopWarning};
 pub use template::{Template, TemplateError, Values, Variable};
 pub use validate::{CatalogError, Problem};
 pub use version::{RangeError, VersionRange, compare_versions};

@@ -73,19 +73,22 @@ impl Catalog {
         Some((runtime, version))
     }
 
-    /// The entry's own plan, or the one that is built in for its variant.
+    /// The entry's own plan, or the one that is built in for its variant, with what the
+    /// entry changes in it.
     pub fn plan_for<'a>(
         &self,
         variant: &Id,
         entry: &'a GameVersion,
     ) -> Result<Cow<'a, LaunchPlan>, LookupError> {
-        match &entry.launch {
-            Some(plan) => Ok(Cow::Borrowed(plan)),
-            None => builtin::plan(variant.as_str()).map(Cow::Borrowed).ok_or_else(|| LookupError::NoPlan {
-                variant: variant.clone(),
-                version: entry.version.clone(),
-            }),
-        }
+        let plan = entry.launch.as_ref().or_else(|| builtin::plan(variant.as_str()));
+        let plan = plan.ok_or_else(|| LookupError::NoPlan {
+            variant: variant.clone(),
+            version: entry.version.clone(),
+        })?;
+        Ok(match &entry.stop {
+            None => Cow::Borrowed(plan),
+            Some(changes) => Cow::Owned(LaunchPlan { stop: plan.stop.clone().with(changes), ..plan.clone() }),
+        })
     }
 
     /// The runtime the entry asks for; for a built-in plan without one, Java as the
@@ -245,6 +248,13 @@ mod tests {
         assert_eq!(catalog.requirement_for(&paper, entry).unwrap().version.as_str(), "21");
         let own = catalog.game_version("minecraft", "flying-squid", "1.18.2").unwrap();
         assert_eq!(catalog.plan_for(&squid, own).unwrap().as_ref(), own.launch.as_ref().unwrap());
+        let slow = GameVersion {
+            stop: Some(crate::StopOverride { grace_s: Some(300), ..Default::default() }),
+            ..entry.clone()
+        };
+        let plan = catalog.plan_for(&paper, &slow).unwrap();
+        assert_eq!((plan.stop.grace_s, plan.stop.command.as_deref()), (300, Some("stop")));
+        assert_eq!(plan.argv, builtin::plan("paper").unwrap().argv, "and nothing else");
         let error = catalog.plan_for(&squid, entry).unwrap_err();
         assert_eq!(
             error.to_string(),

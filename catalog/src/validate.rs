@@ -14,9 +14,7 @@ use thiserror::Error;
 
 use crate::check_plan::{Context, check_plan};
 use crate::name::check_component;
-use crate::{
-    Artifact, Catalog, GameVersion, Id, MediaType, Runtime, Sha256, SignatureError, Variant, builtin,
-};
+use crate::{Artifact, Catalog, GameVersion, Id, MediaType, Runtime, Sha256, SignatureError, Variant};
 
 /// Why a catalog was not accepted.
 #[derive(Debug, Error)]
@@ -195,12 +193,12 @@ impl<'a> Check<'a> {
             self.problem(at, format_args!("it needs {id} {version}, which is not in the catalog"));
             return;
         }
-        let Some(plan) = entry.launch.as_ref().or_else(|| builtin::plan(variant.id.as_str())) else {
+        let Ok(plan) = self.catalog.plan_for(&variant.id, entry) else {
             self.problem(at, "it has no launch plan and none is built in");
             return;
         };
         let context = Context { files: &entry.files, runtime: runtime.map(|(_, version)| version) };
-        for what in check_plan(plan, &context) {
+        for what in check_plan(&plan, &context) {
             self.problem(at, what);
         }
     }
