@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - [`holder`] is the process itself: single-threaded, no async runtime, one `poll` loop.
+//! - [`ladder`] is how a stop goes, for the holder and for an agent without one.
 //! - [`exec_stage`] drops privileges and becomes the workload.
 //! - [`proto`], [`frame`] and [`connect`] are the protocol; `PROTOCOL.md` beside
 //!   `Cargo.toml` is its text.
@@ -23,6 +24,7 @@ pub mod exec_stage;
 pub mod faults;
 pub mod frame;
 pub mod holder;
+pub mod ladder;
 pub mod process;
 pub mod proto;
 pub mod record;

@@ -5,7 +5,7 @@
 //! pid 1 goes beside it.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 
@@ -110,9 +110,51 @@ pub fn descendants(ancestor: i32) -> Vec<ProcessId> {
         .collect()
 }
 
+/// Every living process whose environment carries a run's mark ([`INSTANCE_VARIABLE`]): also
+/// one that left its session and its parents. A process that rewrote its environment is not
+/// found; the mark adds to other ways and replaces none.
+pub fn carriers(instance: &str) -> Vec<ProcessId> {
+    let mark = format!("{INSTANCE_VARIABLE}={instance}");
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| {
+        // Identity first: if the pid changes hands in between, the start time will not match.
+        let process = ProcessId::of(pid).ok()?;
+        let mut environment = Vec::new();
+        let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
+        file.take(MAX_ENVIRONMENT).read_to_end(&mut environment).ok()?;
+        let marked = environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes());
+        (marked && process.is_alive()).then_some(process)
+    })
+    .collect()
+}
+
+/// Set in the environment of every workload, to its run's identity.
+pub const INSTANCE_VARIABLE: &str = "ZLH_INSTANCE";
+
+/// Most of an environment that is looked at, bytes.
+const MAX_ENVIRONMENT: u64 = 2 << 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_is_inherited_and_only_the_whole_mark_counts() {
+        let start = |value: &str| {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("600").env(INSTANCE_VARIABLE, value).spawn().unwrap()
+        };
+        let mut children = [start("a1b2"), start("a1b2c3")];
+        let pid = i32::try_from(children[0].id()).unwrap();
+        let found: Vec<i32> = carriers("a1b2").iter().map(|process| process.pid).collect();
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert_eq!(found, [pid]);
+        assert_eq!(carriers("a1b2"), []);
+    }
 
     #[test]
     fn a_hostile_command_name_does_not_shift_the_fields() {

@@ -7,6 +7,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::record::Exit;
+use crate::spec::StopPlan;
 
 /// Protocol versions this code speaks.
 pub const VERSIONS: (u16, u16) = (1, 1);
@@ -261,6 +262,51 @@ pub struct Stop {
     /// Time after SIGTERM before SIGKILL, milliseconds.
     #[n(2)]
     pub term_ms: u64,
+    /// SIGTERM comes this long after the request at the latest, milliseconds.
+    #[n(3)]
+    pub cap_ms: Option<u64>,
+    /// Lines typed before the command.
+    #[n(4)]
+    pub warn: Option<Vec<Warning>>,
+}
+
+impl From<StopPlan> for Stop {
+    fn from(plan: StopPlan) -> Self {
+        let warn = |w: crate::spec::Warning| Warning { before_ms: w.before_ms, command: w.command };
+        let warn: Vec<Warning> = plan.warn.into_iter().map(warn).collect();
+        Self {
+            command: plan.command,
+            grace_ms: plan.grace_ms,
+            term_ms: plan.term_ms,
+            cap_ms: plan.cap_ms,
+            warn: (!warn.is_empty()).then_some(warn),
+        }
+    }
+}
+
+impl From<Stop> for StopPlan {
+    fn from(stop: Stop) -> Self {
+        let warn = |w: Warning| crate::spec::Warning { before_ms: w.before_ms, command: w.command };
+        Self {
+            command: stop.command,
+            grace_ms: stop.grace_ms,
+            term_ms: stop.term_ms,
+            cap_ms: stop.cap_ms,
+            warn: stop.warn.unwrap_or_default().into_iter().map(warn).collect(),
+        }
+    }
+}
+
+/// A line typed some time before the stop command.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Warning {
+    /// How long before the command, milliseconds.
+    #[n(0)]
+    pub before_ms: u64,
+    /// The line.
+    #[n(1)]
+    pub command: String,
 }
 
 /// Puts off the next rung of a running stop ladder.
@@ -335,6 +381,11 @@ mod tests {
         assert_eq!(body(&hello), [0xa4, 0, 1, 1, 1, 2, 0x63, b'0', b'.', b'1', 3, 0x60]);
         let read = Read { offset: 300, max: 16 };
         assert_eq!(body(&read), [0xa2, 0, 0x19, 1, 44, 1, 16]);
+        // What was added since is not there unless it says something.
+        let plan = StopPlan { grace_ms: 5, term_ms: 6, ..StopPlan::default() };
+        assert_eq!(body(&Stop::from(plan.clone())), [0xa2, 1, 5, 2, 6]);
+        let old: Stop = minicbor::decode(&[0xa2, 1, 5, 2, 6]).unwrap();
+        assert_eq!(StopPlan::from(old), plan);
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub struct Size {
 }
 
 /// The stop ladder's rungs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopPlan {
     /// Typed into the terminal first; none begins with SIGTERM.
     pub command: Option<String>,
@@ -67,6 +67,22 @@ pub struct StopPlan {
     pub grace_ms: u64,
     /// Time after SIGTERM before SIGKILL, milliseconds.
     pub term_ms: u64,
+    /// SIGTERM comes this long after the request at the latest, however long saving takes,
+    /// milliseconds; [`crate::ladder::DEFAULT_CAP`] when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap_ms: Option<u64>,
+    /// What is typed before the command, for those who are in the game.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warn: Vec<Warning>,
+}
+
+/// One line typed some time before the stop command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// How long before the command, milliseconds.
+    pub before_ms: u64,
+    /// The line.
+    pub command: String,
 }
 
 /// Bounds of the console log on disk.

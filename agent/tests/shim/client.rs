@@ -31,7 +31,12 @@ pub(crate) fn shell(script: &str) -> Spec {
         controlling_terminal: false,
         oom_score_adj: 0,
         max_open_files: 1024,
-        stop: StopPlan { command: Some("stop".to_owned()), grace_ms: 30_000, term_ms: 5_000 },
+        stop: StopPlan {
+            command: Some("stop".to_owned()),
+            grace_ms: 30_000,
+            term_ms: 5_000,
+            ..StopPlan::default()
+        },
         console: ConsoleLimits::default(),
     }
 }
@@ -232,9 +237,16 @@ impl Held {
 
     pub(crate) fn stop(&mut self, command: Option<&str>, grace: Duration, term: Duration) {
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap();
-        let stop =
-            proto::Stop { command: command.map(str::to_owned), grace_ms: ms(grace), term_ms: ms(term) };
-        self.request_raw(kind::STOP, &proto::body(&stop)).unwrap();
+        self.stop_as(StopPlan {
+            command: command.map(str::to_owned),
+            grace_ms: ms(grace),
+            term_ms: ms(term),
+            ..StopPlan::default()
+        });
+    }
+
+    pub(crate) fn stop_as(&mut self, plan: StopPlan) {
+        self.request_raw(kind::STOP, &proto::body(&proto::Stop::from(plan))).unwrap();
     }
 
     pub(crate) fn acknowledge(&mut self) {

@@ -13,6 +13,7 @@ use client::{Held, eventually, kill, shell};
 use zlh_shim::process::{ProcessId, stat};
 use zlh_shim::proto::{self, kind};
 use zlh_shim::record::{Exit, ExitRecord, StopStage};
+use zlh_shim::spec::{StopPlan, UserIds, Warning};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -68,6 +69,20 @@ fn what_cannot_run_says_which_step_failed() {
     let mut held = Held::start(spec);
     let end = held.wait_exit().exit.unwrap().exit();
     assert!(matches!(&end, Exit::ExecFailed { step, .. } if step.contains("/no/such/folder")), "{end:?}");
+    // One argument larger than the kernel takes.
+    let mut spec = shell("exit 0");
+    spec.argv.push("x".repeat(200 << 10));
+    let end = Held::start(spec).wait_exit().exit.unwrap().exit();
+    assert!(matches!(end, Exit::ExecFailed { errno: nix::libc::E2BIG, .. }), "{end:?}");
+    // A user it cannot become, or who may not enter the folder.
+    let locked = scratch.path().join("locked");
+    fs::create_dir(&locked).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut spec = shell("exit 0");
+    (spec.user, spec.workdir) = (Some(UserIds { uid: 65_534, gid: 65_534, groups: vec![] }), locked);
+    let expected = if nix::unistd::geteuid().is_root() { nix::libc::EACCES } else { nix::libc::EPERM };
+    let end = Held::start(spec).wait_exit().exit.unwrap().exit();
+    assert!(matches!(end, Exit::ExecFailed { errno, .. } if errno == expected), "{end:?}");
 }
 
 #[test]
@@ -189,6 +204,67 @@ fn a_stop_ends_what_ignores_everything() {
     held.stop(Some("stop"), SECOND / 5, SECOND / 5);
     assert_eq!(held.wait_exit().exit.unwrap().exit(), Exit::Killed { signal: 9, core: false });
     assert_eq!(ExitRecord::read(held.dir(), held.instance()).unwrap().stop, Some(StopStage::Kill));
+}
+
+#[test]
+fn a_stop_is_obeyed_although_somebody_was_typing_and_nobody_was_reading() {
+    let script = "echo up; while [ ! -e {0} ]; do sleep 0.02; done; while read line; do [ \"$line\" = stop ] && exit 7; done";
+    let scratch = tempfile::tempdir().unwrap();
+    let mark = scratch.path().join("mark");
+    let mut held = Held::start(shell(&script.replace("{0}", &mark.display().to_string())));
+    held.wait_log("up");
+    // More than its terminal takes waits in the queue; the last line is not even ended.
+    let line = format!("{}\n", "x".repeat(1000));
+    while held.input(&line, true).is_ok() {}
+    let _ = held.input("say hel", false);
+    held.stop(Some("stop"), 60 * SECOND, SECOND);
+    fs::write(&mark, "").unwrap();
+    assert_eq!(held.wait_exit().exit.unwrap().exit(), Exit::Exited { code: 7 });
+    assert_eq!(ExitRecord::read(held.dir(), held.instance()).unwrap().stop, Some(StopStage::Command));
+}
+
+#[test]
+fn players_are_warned_before_a_stop_and_the_next_one_skips_the_rest() {
+    let script = "echo up; while read line; do echo got $line; [ \"$line\" = stop ] && exit 0; done";
+    let warn = |before_ms: u64, text: &str| Warning { before_ms, command: text.to_owned() };
+    let plan = |warn| StopPlan { grace_ms: 60_000, warn, ..shell("").stop };
+    let mut held = Held::start(shell(script));
+    held.wait_log("up");
+    held.stop_as(plan(vec![warn(400, "say first"), warn(200, "say last")]));
+    // The agent may be gone meanwhile: it is the shim that warns.
+    held.disconnect();
+    held.wait_record();
+    held.reread();
+    let log = String::from_utf8(held.log()).unwrap();
+    let got: Vec<&str> = log.lines().filter_map(|line| line.strip_prefix("got ")).collect();
+    assert_eq!(got, ["say first", "say last", "stop"], "{log}");
+    let record = ExitRecord::read(held.dir(), held.instance()).unwrap();
+    assert!(record.uptime_ms >= 400, "{record:?}");
+
+    let mut held = Held::start(shell(script));
+    held.wait_log("up");
+    held.stop_as(plan(vec![warn(600_000, "say in ten minutes"), warn(1000, "say now")]));
+    held.wait_log("got say in ten minutes");
+    assert_eq!(held.status().stop_stage, 1, "an agent that comes back sees a stop");
+    held.stop_as(plan(Vec::new()));
+    assert_eq!(held.wait_exit().exit.unwrap().exit(), Exit::Exited { code: 0 });
+    assert!(!String::from_utf8(held.log()).unwrap().contains("say now"));
+}
+
+#[test]
+fn no_agent_can_put_off_the_end_beyond_the_cap() {
+    let mut held =
+        Held::start(shell("trap '' TERM HUP INT; echo up; while :; do read line; sleep 0.1; done"));
+    held.wait_log("up");
+    let cap = StopPlan { grace_ms: 100, term_ms: 100, cap_ms: Some(1000), ..shell("").stop };
+    let begun = std::time::Instant::now();
+    held.stop_as(cap);
+    while held.status().exit.is_none() {
+        let mad = proto::body(&proto::Extend { from_now_ms: u64::MAX });
+        held.request_raw(kind::EXTEND, &mad).unwrap();
+    }
+    assert!(begun.elapsed() >= SECOND, "it was extended: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < 4 * SECOND, "and ended: {:?}", begun.elapsed());
 }
 
 #[test]

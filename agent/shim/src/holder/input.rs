@@ -23,6 +23,9 @@ const LONG_LINE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often an overlong line is looked after.
 const LONG_LINE_TICK: Duration = Duration::from_millis(10);
 
+/// Control-U: erases the line so far, for the terminal and for the editors of servers alike.
+const ERASE_LINE: u8 = 0x15;
+
 #[derive(Debug)]
 struct Piece {
     bytes: Vec<u8>,
@@ -37,6 +40,8 @@ pub(super) struct InputQueue {
     bytes: usize,
     /// Canonical mode is off until this instant at the latest.
     raw_until: Option<Instant>,
+    /// Somebody typed a line and did not end it.
+    half_typed: bool,
 }
 
 impl InputQueue {
@@ -46,9 +51,25 @@ impl InputQueue {
             return false;
         }
         self.bytes += bytes.len();
+        self.half_typed = !line && !matches!(bytes.last(), None | Some(b'\n' | b'\r'));
         let long_line = line && bytes.len() > CANONICAL_LINE;
         self.pieces.push_back(Piece { bytes, done: 0, long_line });
         true
+    }
+
+    /// Queues a line before everything that waits and was not begun: what an operator typed
+    /// to a workload that does not read is worth less than the command that ends it.
+    /// A line that a viewer has half typed is erased: it must not become part of the command.
+    pub(super) fn preempt(&mut self, mut bytes: Vec<u8>) {
+        if std::mem::take(&mut self.half_typed) {
+            bytes.insert(0, ERASE_LINE);
+        }
+        let begun = self.pieces.pop_front().filter(|piece| piece.done > 0);
+        self.pieces = begun.into_iter().collect();
+        self.bytes = self.pieces.iter().map(|piece| piece.bytes.len()).sum();
+        self.bytes += bytes.len();
+        let long_line = bytes.len() > CANONICAL_LINE;
+        self.pieces.push_back(Piece { bytes, done: 0, long_line });
     }
 
     /// Whether the terminal's readiness to take bytes matters now.
@@ -142,5 +163,30 @@ mod tests {
         assert!(!queue.push(b"bb".to_vec(), false));
         assert!(queue.push(b"b".to_vec(), false));
         assert_eq!(queue.bytes, CAPACITY);
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_behind_what_nobody_reads() {
+        let mut queue = InputQueue::default();
+        for _ in 0..64 {
+            assert!(queue.push(vec![b'a'; CAPACITY / 64], true));
+        }
+        queue.pieces[0].done = 1;
+        queue.preempt(b"stop\n".to_vec());
+        let left: Vec<_> = queue.pieces.iter().map(|piece| piece.bytes.len()).collect();
+        assert_eq!(left, [CAPACITY / 64, 5], "a line that was begun is ended first");
+        assert_eq!(queue.bytes, CAPACITY / 64 + 5);
+    }
+
+    #[test]
+    fn a_half_typed_line_does_not_become_part_of_a_stop() {
+        let last = |typed: &[u8]| {
+            let mut queue = InputQueue::default();
+            assert!(queue.push(typed.to_vec(), false));
+            queue.preempt(b"stop\n".to_vec());
+            queue.pieces.pop_back().unwrap().bytes
+        };
+        assert_eq!(last(b"say hel"), b"\x15stop\n");
+        assert_eq!(last(b"say hello\r"), b"stop\n");
     }
 }

@@ -1,15 +1,16 @@
 //! The workload's life: launched, running, ended, swept. First the record, then the rest.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 
 use super::child::{self, Launch};
-use super::ladder::Action;
 use super::{Holder, LAST_DRAIN, LINGER, Life, SWEEP_PATIENCE, SWEEP_TICK, boot_ms, oom, unix_ms};
+use crate::ladder::Action;
 use crate::proto;
 use crate::record::{Exit, ExitRecord, OomCounters};
+use crate::spec::StopPlan;
 
 impl Holder {
     pub(super) fn look_after_children(&mut self) {
@@ -120,14 +121,27 @@ impl Holder {
         };
     }
 
-    pub(super) fn act(&mut self, action: Action) {
+    /// Does what the stop ladder asks for now.
+    pub(super) fn climb(&mut self, now: Instant) {
+        while matches!(self.life, Life::Launching | Life::Running)
+            && let Some(action) = self.ladder.tick(now)
+        {
+            self.sequence += 1;
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        // A frozen workload cannot obey; a running one does not notice.
+        let _ = self.held.child.signal(Signal::CONT);
         match action {
+            Action::Warn(line) => {
+                // What there is no room for is not said: nobody would read it either.
+                self.input.push(line_of(line), true);
+                self.write_input();
+            }
             Action::Type(line) => {
-                // A frozen workload cannot obey; a running one does not notice.
-                let _ = self.held.child.signal(Signal::CONT);
-                let mut bytes = line.into_bytes();
-                bytes.push(b'\n');
-                self.input.push(bytes, true);
+                self.input.preempt(line_of(line));
                 self.write_input();
             }
             Action::Term => {
@@ -141,14 +155,19 @@ impl Holder {
         }
     }
 
-    pub(super) fn stop(&mut self, command: Option<String>, grace_ms: u64, term_ms: u64) {
+    pub(super) fn stop(&mut self, plan: StopPlan) {
         if !matches!(self.life, Life::Launching | Life::Running) {
             return;
         }
-        let (grace, term) = (Duration::from_millis(grace_ms), Duration::from_millis(term_ms));
-        if let Some(action) = self.ladder.begin(command, grace, term, Instant::now()) {
-            self.sequence += 1;
-            self.act(action);
-        }
+        let now = Instant::now();
+        self.ladder.begin(plan, now);
+        self.sequence += 1;
+        self.climb(now);
     }
+}
+
+fn line_of(line: String) -> Vec<u8> {
+    let mut bytes = line.into_bytes();
+    bytes.push(b'\n');
+    bytes
 }

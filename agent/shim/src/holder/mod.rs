@@ -17,7 +17,6 @@
 mod child;
 mod client;
 mod input;
-mod ladder;
 mod life;
 mod oom;
 mod serve;
@@ -34,12 +33,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
+use crate::ladder::Ladder;
 use crate::proto;
 use crate::record::ExitRecord;
+use crate::spec::StopPlan;
 
 use client::Client;
 use input::InputQueue;
-use ladder::Ladder;
 use setup::Held;
 
 pub use setup::random_hex;
@@ -295,8 +295,8 @@ impl Holder {
         while let Ok(Some(info)) = self.signals.read_signal() {
             if i32::try_from(info.ssi_signo) == Ok(libc::SIGTERM) {
                 self.leaving = true;
-                let plan = self.held.spec.stop.clone();
-                self.stop(plan.command, plan.grace_ms, plan.term_ms);
+                // A container that shuts down has no time to warn anybody.
+                self.stop(StopPlan { warn: Vec::new(), ..self.held.spec.stop.clone() });
             }
         }
         // SIGCHLD coalesces, and so do we: look at everything.
@@ -314,12 +314,7 @@ impl Holder {
         if self.input.due(now).is_some() {
             self.write_input();
         }
-        if matches!(self.life, Life::Launching | Life::Running)
-            && let Some(action) = self.ladder.tick(now)
-        {
-            self.sequence += 1;
-            self.act(action);
-        }
+        self.climb(now);
         self.sweep(now);
         if let Life::Ended { message, until } = &self.life
             && (self.leaving || now >= *until)

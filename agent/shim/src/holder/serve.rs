@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use super::client::{Client, Gone};
 use super::{Holder, Life, MAX_CLIENTS, MAX_READ, child};
 use crate::frame::Frame;
+use crate::ladder::LONGEST;
 use crate::proto::{self, kind};
 use crate::record::StopStage;
 
@@ -77,11 +78,11 @@ impl Holder {
             kind::RESIZE => parse(frame).and_then(|size| self.resize(size)).map(|()| Some(head)),
             kind::SIGNAL => parse(frame).and_then(|signal| self.signal(&signal)).map(|()| Some(head)),
             kind::STOP => parse::<proto::Stop>(frame).map(|stop| {
-                self.stop(stop.command, stop.grace_ms, stop.term_ms);
+                self.stop(stop.into());
                 Some(head)
             }),
             kind::EXTEND => parse::<proto::Extend>(frame).map(|extend| {
-                self.ladder.extend(Instant::now() + Duration::from_millis(extend.from_now_ms));
+                self.ladder.extend(Instant::now() + Duration::from_millis(extend.from_now_ms).min(LONGEST));
                 Some(head)
             }),
             kind::ACK_EXIT => {
