@@ -8,6 +8,7 @@
 
 mod cidr;
 mod file;
+mod stop;
 mod token;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use self::file::{Document, Privacy};
 use crate::cli::RunOptions;
 
 pub(crate) use cidr::Cidr;
+pub(crate) use stop::StopConfig;
 pub(crate) use token::TokenHash;
 
 /// The configuration in effect. `Debug` and `Display` show no secret.
@@ -50,6 +52,10 @@ pub(crate) struct AgentConfig {
     pub vmid: Option<u32>,
     /// Restart policy.
     pub restart: RestartConfig,
+    /// What the operator wants of every stop.
+    pub stop: StopConfig,
+    /// Whether the game is stopped when the agent is told to end.
+    pub stop_on_agent_shutdown: bool,
     /// User (name or uid) that games run as.
     pub game_user: Option<String>,
     /// Things that are allowed, but that the operator should know of.
@@ -147,6 +153,8 @@ impl AgentConfig {
             accept_eula: document.accept_eula,
             vmid: document.vmid,
             restart: RestartConfig { cause_aware: document.restart.cause_aware.unwrap_or(true) },
+            stop: StopConfig::of(&document.stop)?,
+            stop_on_agent_shutdown: document.stop_on_agent_shutdown,
             game_user: document.game_user.as_deref().map(game_user).transpose()?,
             warnings,
         })
@@ -180,7 +188,9 @@ impl fmt::Display for AgentConfig {
         if let Some(user) = &self.game_user {
             writeln!(f, "game_user = {user:?}")?;
         }
-        writeln!(f, "[restart]\ncause_aware = {}", self.restart.cause_aware)
+        writeln!(f, "stop_on_agent_shutdown = {}", self.stop_on_agent_shutdown)?;
+        writeln!(f, "[restart]\ncause_aware = {}", self.restart.cause_aware)?;
+        write!(f, "{}", self.stop)
     }
 }
 

@@ -88,6 +88,7 @@ async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instan
 
     let journal = handle.journal().clone();
     let (stop, stopped) = watch::channel(false);
+    let leaver = handle.clone();
     let app = http::App::new(handle, &config, &log.new(o!("component" => "http")));
     let server = tokio::spawn(http::serve(listener, app, stopped));
     let driver = tokio::spawn(driver.run());
@@ -95,7 +96,20 @@ async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instan
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
-    info!(log, "leaving; what runs goes on running"; "signal" => name);
+    if config.stop_on_agent_shutdown {
+        info!(log, "leaving; the server is stopped before, another signal leaves at once"; "signal" => name);
+        let left = tokio::select! {
+            left = leaver.leave() => left,
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => false,
+        };
+        if !left {
+            // The ladder is not ours: it goes on without us.
+            warn!(log, "leaving before the server has ended");
+        }
+    } else {
+        info!(log, "leaving; what runs goes on running"; "signal" => name);
+    }
     stop.send_replace(true);
     // The server ends its connections within its own deadline.
     let _ = server.await;

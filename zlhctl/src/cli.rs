@@ -64,9 +64,9 @@ pub(crate) enum Command {
     Start(Lifecycle),
     /// Stop servers, and wait until they have saved and ended
     #[command(after_long_help = STOP_EXAMPLES)]
-    Stop(Lifecycle),
+    Stop(Stopping),
     /// Stop and start servers, and wait until they accept players
-    Restart(Lifecycle),
+    Restart(Stopping),
     /// Give an agent its payload; it installs and starts what that says
     #[command(after_long_help = CONFIGURE_EXAMPLES)]
     Configure(Configure),
@@ -139,6 +139,16 @@ pub(crate) struct Lifecycle {
     pub(crate) labels: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) waiting: Waiting,
+}
+
+/// Which agents to stop or restart, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Stopping {
+    #[command(flatten)]
+    pub(crate) lifecycle: Lifecycle,
+    /// Do not warn players first; the world is saved all the same
+    #[arg(long)]
+    pub(crate) now: bool,
 }
 
 /// Whether to wait for the end of what was begun, and how long.
@@ -358,6 +368,7 @@ A stop asks the server to save and end; it is never counted as a crash.
 
 Examples:
   zlhctl stop lobby survival
+  zlhctl stop lobby --now
   zlhctl stop -l game=minecraft --no-wait";
 
 const CONFIGURE_EXAMPLES: &str = "\

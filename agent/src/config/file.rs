@@ -29,6 +29,8 @@ pub(super) struct Document {
     pub(super) accept_eula: bool,
     pub(super) vmid: Option<u32>,
     pub(super) restart: RestartTable,
+    pub(super) stop: StopTable,
+    pub(super) stop_on_agent_shutdown: bool,
     pub(super) game_user: Option<String>,
 }
 
@@ -37,6 +39,16 @@ pub(super) struct Document {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RestartTable {
     pub(super) cause_aware: Option<bool>,
+}
+
+/// `[stop]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct StopTable {
+    pub(super) grace_s: Option<u64>,
+    pub(super) term_s: Option<u64>,
+    pub(super) cap_s: Option<u64>,
+    pub(super) warn: Option<bool>,
 }
 
 /// Parses a file's text; `path` is only for the message.
@@ -102,11 +114,17 @@ fn known_keys(path: &Path, text: &str, table: &DeTable<'_>) -> Result<(), Config
             return Err(unknown(path, text, key.span().start, name, KEYS));
         }
         match value.get_ref() {
-            DeValue::Table(inner) if name == "restart" => {
+            DeValue::Table(inner) => {
+                let known = match name {
+                    "restart" => RESTART_KEYS,
+                    "stop" => STOP_KEYS,
+                    // Of the wrong type: the parser says so.
+                    _ => continue,
+                };
                 for key in inner.keys() {
                     let name: &str = key.get_ref();
-                    if !RESTART_KEYS.contains(&name) {
-                        return Err(unknown(path, text, key.span().start, name, RESTART_KEYS));
+                    if !known.contains(&name) {
+                        return Err(unknown(path, text, key.span().start, name, known));
                     }
                 }
             }
@@ -174,9 +192,12 @@ const KEYS: &[&str] = &[
     "accept_eula",
     "vmid",
     "restart",
+    "stop",
+    "stop_on_agent_shutdown",
     "game_user",
 ];
 const RESTART_KEYS: &[&str] = &["cause_aware"];
+const STOP_KEYS: &[&str] = &["grace_s", "term_s", "cap_s", "warn"];
 
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 const MAX_TOKEN_FILE_BYTES: u64 = 4096;
@@ -201,12 +222,19 @@ mod tests {
             accept_eula = true
             vmid = 5001
             game_user = "d"
+            stop_on_agent_shutdown = true
             [restart]
             cause_aware = false
+            [stop]
+            grace_s = 1
+            term_s = 2
+            cap_s = 3
+            warn = false
         "#;
         let document = parse(Path::new("agent.toml"), text).unwrap();
         assert_eq!(document.restart.cause_aware, Some(false));
-        for key in KEYS {
+        assert_eq!((document.stop.cap_s, document.stop.warn), (Some(3), Some(false)));
+        for key in KEYS.iter().chain(STOP_KEYS) {
             assert!(text.contains(key), "{key} is missing from this test");
         }
     }
@@ -222,6 +250,7 @@ mod tests {
                 "[restart]\ncauseaware = true",
                 "agent.toml:2: unknown key `causeaware`, did you mean `cause_aware`?",
             ),
+            ("[stop]\ngrace = 5", "agent.toml:2: unknown key `grace`, did you mean `grace_s`?"),
             ("wholly_unrelated_thing = 1", "known keys: listen, token,"),
             ("vmid = \"5001\"", "agent.toml:1: "),
             ("listen = ", "agent.toml:1: "),

@@ -172,13 +172,16 @@ fn a_configuration_that_was_asked_for_must_exist() {
 
 #[test]
 fn what_check_config_prints_can_be_read_again() {
-    let case =
-        Case::new().file("vmid = 5001\ntrusted_networks = ['0.0.0.0/0']\nallowed_hosts = ['Node1.example']");
+    let case = Case::new().file(
+        "vmid = 5001\ntrusted_networks = ['0.0.0.0/0']\nallowed_hosts = ['Node1.example']\nstop_on_agent_shutdown = true\n[stop]\ncap_s = 77\nwarn = false",
+    );
     let config = case.load();
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
     let again = Case::new().file(&config.to_string()).load();
     assert_eq!(again.vmid, Some(5001));
     assert_eq!(again.allowed_hosts, ["node1.example"]);
+    assert!(again.stop_on_agent_shutdown && again.stop == config.stop);
+    assert!(config.to_string().contains("cap_s = 77\nwarn = false"), "{config}");
     assert_eq!(
         again.to_string().lines().skip(1).collect::<Vec<_>>(),
         config.to_string().lines().skip(1).collect::<Vec<_>>()

@@ -5,3 +5,4 @@ pub(crate) mod payload;
 pub(crate) mod plan;
 pub(crate) mod probe;
 pub(crate) mod slp;
+pub(crate) mod worlds;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use zlh_catalog::{Id, InstallStep, LaunchPlan, RelPath, TemplateError, Values};
-use zlh_shim::spec::{ConsoleLimits, Size, Spec, StopPlan};
+use zlh_catalog::{Id, InstallStep, LaunchPlan, RelPath, StopWarning, TemplateError, Values};
+use zlh_shim::process::INSTANCE_VARIABLE;
+use zlh_shim::spec::{ConsoleLimits, Size, Spec, StopPlan, Warning};
 
 use super::payload::GameRequest;
 use crate::users::GameUser;
@@ -89,6 +90,8 @@ impl Installed {
         for (key, template) in &self.plan.env {
             env.insert(key.clone(), template.expand(&values)?);
         }
+        // Everything the game starts carries it, wherever it hides from its parents.
+        env.insert(INSTANCE_VARIABLE.to_owned(), instance.clone());
         Ok(Spec {
             instance,
             argv,
@@ -124,7 +127,15 @@ impl Installed {
     /// The rungs of its stop ladder.
     pub(crate) fn stop_plan(&self) -> StopPlan {
         let stop = &self.plan.stop;
-        StopPlan { command: stop.command.clone(), grace_ms: stop.grace_s * 1000, term_ms: stop.term_s * 1000 }
+        let ms = |seconds: u64| seconds.saturating_mul(1000);
+        let warn = |w: &StopWarning| Warning { before_ms: ms(w.before_s), command: w.command.clone() };
+        StopPlan {
+            command: stop.command.clone(),
+            grace_ms: ms(stop.grace_s),
+            term_ms: ms(stop.term_s),
+            cap_ms: Some(ms(stop.cap_s)),
+            warn: stop.warn.iter().map(warn).collect(),
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) enum Seen {
     Answers,
     /// It does not.
     Silent(String),
+    /// Whether somebody is, or may be, online.
+    Occupied(bool),
 }
 
 /// Deployed name of a probe.
@@ -57,16 +59,21 @@ pub(crate) async fn watch(probe: Probe, port: u16, seen: mpsc::Sender<Seen>) {
 }
 
 async fn follow(probe: Probe, port: u16, seen: &mpsc::Sender<Seen>) {
-    first_answer(probe, port, seen).await;
+    let mut occupied = first_answer(probe, port, seen).await;
     let mut told = Seen::Answers;
     // Whoever asked has gone when a send fails: `watch` ends with it.
     let _ = seen.send(told.clone()).await;
+    let _ = seen.send(Seen::Occupied(occupied)).await;
     let mut failures = 0;
     loop {
         tokio::time::sleep(if failures == 0 { CALM } else { WORRIED }).await;
         let news = match ask(probe, port).await {
-            Ok(()) => {
+            Ok(somebody) => {
                 failures = 0;
+                if occupied != somebody {
+                    occupied = somebody;
+                    let _ = seen.send(Seen::Occupied(occupied)).await;
+                }
                 Seen::Answers
             }
             Err(why) => {
@@ -83,7 +90,7 @@ async fn follow(probe: Probe, port: u16, seen: &mpsc::Sender<Seen>) {
 
 /// Until the first complete answer. A server can take a connection long before it answers
 /// it, or drop it; so a fresh question goes out every [`EAGER`], whatever became of the others.
-async fn first_answer(probe: Probe, port: u16, seen: &mpsc::Sender<Seen>) {
+async fn first_answer(probe: Probe, port: u16, seen: &mpsc::Sender<Seen>) -> bool {
     let mut questions = FuturesUnordered::new();
     let mut tick = tokio::time::interval(EAGER);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -96,7 +103,7 @@ async fn first_answer(probe: Probe, port: u16, seen: &mpsc::Sender<Seen>) {
                 }
             }
             Some(answer) = questions.next() => match answer {
-                Ok(()) => return,
+                Ok(somebody) => return somebody,
                 Err(why) if why != told => {
                     let _ = seen.send(Seen::Silent(why.clone())).await;
                     told = why;
@@ -107,12 +114,16 @@ async fn first_answer(probe: Probe, port: u16, seen: &mpsc::Sender<Seen>) {
     }
 }
 
-async fn ask(probe: Probe, port: u16) -> Result<(), String> {
+/// Whether somebody may be online: a game that does not say who is not called empty.
+async fn ask(probe: Probe, port: u16) -> Result<bool, String> {
     let address = local(port);
     match probe {
-        Probe::MinecraftPing => slp::ping(address, PATIENCE).await.map(drop).map_err(|e| e.to_string()),
+        Probe::MinecraftPing => slp::ping(address, PATIENCE)
+            .await
+            .map(|answer| answer.players.online > 0)
+            .map_err(|e| e.to_string()),
         Probe::TcpConnect => match tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => Ok(true),
             Ok(Err(_)) => Err(format!("nothing answers on port {port}")),
             Err(_) => Err(format!("port {port} does not take connections")),
         },

@@ -218,6 +218,7 @@ impl Driver {
         if status.stop_stage > 0 {
             // Still wanted: it was the first half of a restart.
             self.machine.adopt_stopping(self.memory.wanted);
+            self.watch_saving();
         } else {
             // It runs and nobody has asked it to stop: so it is wanted, whatever is remembered.
             self.memory.wanted = true;

@@ -118,6 +118,14 @@ pub(crate) struct Driver {
     pub(super) silent: String,
     pub(super) cancel_install: Option<oneshot::Sender<()>>,
     pub(super) prober: Option<AbortHandle>,
+    /// Looks whether a stopping server saves.
+    pub(super) saving: Option<AbortHandle>,
+    /// Somebody may be online.
+    pub(super) occupied: bool,
+    /// The stop under way warns nobody.
+    pub(super) unwarned: bool,
+    /// The agent ends: who waits until nothing runs.
+    pub(super) leaving: Option<oneshot::Sender<()>>,
     pub(super) readiness_due: Option<Instant>,
     /// What is remembered differs from what is written.
     pub(super) stale: bool,
@@ -164,6 +172,10 @@ impl Driver {
             silent: String::new(),
             cancel_install: None,
             prober: None,
+            saving: None,
+            occupied: false,
+            unwarned: false,
+            leaving: None,
             readiness_due: None,
             stale: false,
             unwritten: None,
@@ -193,6 +205,7 @@ impl Driver {
                 () = sleep_until(due) => self.tick(),
             }
             self.settle();
+            self.tell_left();
         }
     }
 
@@ -231,15 +244,19 @@ impl Driver {
             }
             Request::Input { bytes, raw, reply } => self.input(bytes, raw, reply),
             Request::Players(reply) => self.players(reply),
+            Request::Leave(reply) => self.leave(reply),
         }
     }
 
     fn admit(&mut self, verb: Verb) -> Result<Outcome, Problem> {
+        if self.leaving.is_some() {
+            return Err(Problem::new(ErrorCode::NotReady, "the agent is shutting down; ask the next one"));
+        }
         match verb {
             Verb::Configure(config) => self.configure(*config),
             Verb::Start => self.command(Command::Start, OperationKind::Start),
-            Verb::Stop => self.command(Command::Stop, OperationKind::Stop),
-            Verb::Restart => self.command(Command::Restart, OperationKind::Restart),
+            Verb::Stop { now } => self.stop(now),
+            Verb::Restart { now } => self.restart(now),
         }
     }
 
@@ -268,7 +285,7 @@ impl Driver {
         Ok(self.accept(admission, OperationKind::Install))
     }
 
-    fn command(&mut self, command: Command, kind: OperationKind) -> Result<Outcome, Problem> {
+    pub(super) fn command(&mut self, command: Command, kind: OperationKind) -> Result<Outcome, Problem> {
         self.machine.set_installed(self.is_in_place());
         let admission = self.machine.command(command).map_err(|refusal| self.refuse(refusal))?;
         Ok(self.accept(admission, kind))
@@ -277,7 +294,7 @@ impl Driver {
     fn accept(&mut self, admission: Admission, kind: OperationKind) -> Outcome {
         let effects = match admission {
             Admission::AlreadySo => {
-                if kind == OperationKind::Stop && self.memory.wanted {
+                if kind == OperationKind::Stop && self.memory.wanted && self.leaving.is_none() {
                     self.memory.wanted = false;
                     self.write_memory();
                 }
@@ -301,7 +318,8 @@ impl Driver {
         self.note_operation(&operation);
         self.note_stop(&operation);
         self.operation = Some(operation.clone());
-        self.memory.wanted = kind != OperationKind::Stop;
+        // An agent that ends takes nothing back: what was wanted is started by the next one.
+        self.memory.wanted = kind != OperationKind::Stop || self.leaving.is_some() && self.memory.wanted;
         self.memory.error = None;
         // First written, then begun: whoever is killed in between has decided already.
         self.write_memory();

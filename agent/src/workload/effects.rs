@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use slog::{info, o, warn};
+use slog::{info, o};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use zlh_api::{OperationKind, OperationState};
 use zlh_catalog::Probe;
-use zlh_shim::proto;
-use zlh_shim::spec::{Spec, StopPlan};
 
-use super::driver::{Driver, Event, Holder};
+use super::driver::{Driver, Event};
 use super::machine::{Effect, Observation, Phase};
 use super::start::Launch;
 use super::stored::BootTime;
@@ -160,6 +158,7 @@ impl Driver {
             request,
             installed,
             game_user: self.context.config.game_user.clone(),
+            stop: self.context.config.stop,
             instance: instance.clone(),
             before: self.before.take(),
         };
@@ -168,34 +167,6 @@ impl Driver {
             let result = launch.run(head).await.map_err(|error| chain(&error));
             drop(events.send(Event::Spawned { instance, result }).await);
         });
-    }
-
-    /// The ladder itself is climbed by the shim: it goes on if this agent dies now.
-    pub(super) fn stop_run(&mut self) {
-        let Some(run) = &self.run else { return };
-        let plan = self.stop_plan();
-        let shim = match &run.holder {
-            Holder::Shim(shim) => shim.clone(),
-            Holder::Orphan(orphan) => return orphan.stop(plan),
-        };
-        let stop = proto::Stop { command: plan.command, grace_ms: plan.grace_ms, term_ms: plan.term_ms };
-        let log = self.context.log.clone();
-        tokio::spawn(async move {
-            if let Err(error) = shim.stop(&stop).await {
-                warn!(log, "the shim did not take the stop"; "error" => %error);
-            }
-        });
-    }
-
-    /// What the running spec says: it was written for this very run, whatever is installed now.
-    fn stop_plan(&self) -> StopPlan {
-        match (Spec::read(&self.context.run_dir), &self.installed) {
-            (Ok(spec), _) => spec.stop,
-            (Err(_), Some(installed)) => installed.stop_plan(),
-            (Err(_), None) => {
-                StopPlan { command: Some("stop".to_owned()), grace_ms: 90_000, term_ms: 20_000 }
-            }
-        }
     }
 
     fn probe(&mut self) {

@@ -158,6 +158,7 @@ impl Driver {
                     info!(self.context.log, "ready");
                 }
             }
+            Seen::Occupied(somebody) => self.occupied = somebody,
             Seen::Silent(why) => {
                 self.silent.clone_from(&why);
                 if self.machine.ready() {
@@ -228,8 +229,9 @@ impl Driver {
         self.run = None;
         self.silent.clear();
         self.shim_slot.send_replace(None);
-        if let Some(prober) = self.prober.take() {
-            prober.abort();
+        self.occupied = false;
+        for task in [self.prober.take(), self.saving.take()].into_iter().flatten() {
+            task.abort();
         }
     }
 }

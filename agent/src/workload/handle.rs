@@ -4,6 +4,7 @@
 //! published values and never waits for the driver.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use zlh_api::{Config, ErrorCode, Operation, OperationSummary, Players, Problem, Ready, State, Status};
@@ -20,10 +21,10 @@ pub(crate) enum Verb {
     Configure(Box<Config>),
     /// Start what is configured.
     Start,
-    /// Stop whatever is going on.
-    Stop,
-    /// Stop, then start.
-    Restart,
+    /// Stop whatever is going on. `now`: without warning anybody.
+    Stop { now: bool },
+    /// Stop, then start. `now`: without warning anybody.
+    Restart { now: bool },
 }
 
 /// An accepted request.
@@ -44,6 +45,17 @@ pub(crate) enum Request {
     Input { bytes: Vec<u8>, raw: bool, reply: oneshot::Sender<Result<u64, Problem>> },
     /// Who is online.
     Players(oneshot::Sender<Result<Players, Problem>>),
+    /// The agent ends and the game with it.
+    Leave(oneshot::Sender<Leaving>),
+}
+
+/// A stop because the agent ends.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    /// It is over by then.
+    pub within: Duration,
+    /// Nothing runs any more.
+    pub ended: oneshot::Receiver<()>,
 }
 
 /// A cheap, clonable handle on the workload of this container.
@@ -87,6 +99,17 @@ impl Handle {
     /// Who is online, asked of the server itself.
     pub(crate) async fn players(&self) -> Result<Players, Problem> {
         self.ask(Request::Players).await
+    }
+
+    /// Stops the game because the agent ends, and waits (not for ever) until nothing runs.
+    /// From then on every verb is refused. False when something still runs.
+    pub(crate) async fn leave(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        if self.requests.send(Request::Leave(reply)).await.is_err() {
+            return false;
+        }
+        let Ok(leaving) = answer.await else { return false };
+        tokio::time::timeout(leaving.within, leaving.ended).await.is_ok_and(|ended| ended.is_ok())
     }
 
     /// `GET /status`, from the published snapshot.

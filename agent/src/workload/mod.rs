@@ -15,9 +15,11 @@ mod operations;
 mod orphan;
 mod picture;
 mod policy;
+mod saving;
 mod shim_client;
 mod snapshot;
 mod start;
+mod stopping;
 mod stored;
 
 pub(crate) use boot::boot;

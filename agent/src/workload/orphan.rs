@@ -19,7 +19,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use zlh_shim::console_log::Writer;
 use zlh_shim::files;
-use zlh_shim::process::{ProcessId, descendants};
+use zlh_shim::ladder::{Action, Ladder};
+use zlh_shim::process::{ProcessId, carriers, descendants};
 use zlh_shim::spec::{ConsoleLimits, StopPlan};
 
 use super::driver::Event;
@@ -28,8 +29,14 @@ use super::shim_client::ShimClient;
 /// Between two looks whether a frozen shim answers again.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Between two SIGKILLs to what forks faster than it dies.
-const KILL_AGAIN: Duration = Duration::from_millis(500);
+/// Requests that may wait.
+const ASKS: usize = 16;
+
+/// Between two looks for what a run left behind.
+const SWEEP_TICK: Duration = Duration::from_millis(20);
+
+/// How long leftovers are hunted before the end is told anyway.
+const SWEEP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a look at the terminal waits, so that its end is noticed.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
@@ -37,7 +44,13 @@ const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// A handle on a workload without a shim.
 #[derive(Debug, Clone)]
 pub(super) struct Orphan {
-    stop: watch::Sender<Option<StopPlan>>,
+    asks: mpsc::Sender<Ask>,
+}
+
+#[derive(Debug)]
+enum Ask {
+    Stop(StopPlan),
+    Extend(Duration),
 }
 
 /// What is known of it.
@@ -54,90 +67,83 @@ pub(super) struct Known {
 impl Orphan {
     /// Watches it from now on; its end arrives as [`Event::OrphanEnded`].
     pub(super) fn watch(known: Known, events: mpsc::Sender<Event>, head: watch::Sender<u64>) -> Self {
-        let (stop, asked) = watch::channel(None);
+        let (asks, asked) = mpsc::channel(ASKS);
         tokio::spawn(follow(known, asked, events, head));
-        Self { stop }
+        Self { asks }
     }
 
-    /// Begins the ladder; a second call changes nothing.
+    /// Begins the ladder, or moves it on faster.
     pub(super) fn stop(&self, plan: StopPlan) {
-        self.stop.send_if_modified(|current| {
-            let first = current.is_none();
-            current.get_or_insert(plan);
-            first
-        });
+        // A full queue holds stops already, and a closed one has ended.
+        let _ = self.asks.try_send(Ask::Stop(plan));
+    }
+
+    /// Puts the next rung off; false when it has ended.
+    pub(super) fn extend(&self, time: Duration) -> bool {
+        !matches!(self.asks.try_send(Ask::Extend(time)), Err(mpsc::error::TrySendError::Closed(_)))
     }
 }
 
 async fn follow(
     known: Known,
-    mut asked: watch::Receiver<Option<StopPlan>>,
+    mut asked: mpsc::Receiver<Ask>,
     events: mpsc::Sender<Event>,
     head: watch::Sender<u64>,
 ) {
     let drained = known.master.clone().map(|master| Drain::start(master, &known.run_dir, head.clone()));
-    let mut rungs: Vec<(Instant, Rung)> = Vec::new();
+    let mut ladder = Ladder::default();
+    let mut retry = tokio::time::interval(RETRY);
+    retry.reset();
     if let Some((pidfd, mut ended)) = open(known.child) {
         loop {
-            let due = rungs.first().map(|(at, _)| *at);
+            while let Some(action) = ladder.tick(Instant::now().into_std()) {
+                climb(action, &pidfd, &known);
+            }
+            let due = ladder.due().map(Instant::from_std);
             tokio::select! {
                 _ = &mut ended => break,
-                changed = asked.changed(), if rungs.is_empty() => {
-                    if changed.is_err() {
-                        return; // the driver has let go of it
+                ask = asked.recv() => match ask {
+                    Some(Ask::Stop(plan)) => {
+                        let command = plan.command.filter(|_| known.master.is_some());
+                        ladder.begin(StopPlan { command, ..plan }, Instant::now().into_std());
                     }
-                    let plan = asked.borrow_and_update().clone();
-                    rungs = ladder(plan, known.master.is_some());
-                }
-                () = sleep_until(due) => {
-                    let (_, rung) = rungs.remove(0);
-                    climb(&rung, &pidfd, &known);
-                    if rungs.is_empty() {
-                        rungs.push((Instant::now() + KILL_AGAIN, Rung::Kill));
-                    }
-                }
-                () = tokio::time::sleep(RETRY), if known.shim.is_some_and(|s| s.is_alive()) => {
+                    Some(Ask::Extend(time)) => ladder.extend(Instant::now().into_std() + time),
+                    None => return, // the driver has let go of it
+                },
+                () = sleep_until(due) => {}
+                // A ladder that has begun is climbed to its end, also if the shim wakes up.
+                _ = retry.tick(), if ladder.stage().is_none() && known.shim.is_some_and(|s| s.is_alive()) => {
                     if let Ok(shim) = ShimClient::connect(&known.run_dir, &known.instance, head.clone()).await {
                         drop(drained);
                         drop(events.send(Event::Thawed { instance: known.instance, shim }).await);
                         return;
                     }
+                    retry.reset();
                 }
             }
         }
     }
-    // What it left behind, and a shim that is frozen: both would hold the slot.
-    kill_tree(known.child);
-    if let Some(shim) = known.shim {
-        signal(shim, Signal::KILL);
-    }
+    sweep(&known).await;
     drop(drained);
     drop(events.send(Event::OrphanEnded { instance: known.instance }).await);
 }
 
-#[derive(Debug)]
-enum Rung {
-    Type(String),
-    Term,
-    Kill,
-}
-
-fn ladder(plan: Option<StopPlan>, can_type: bool) -> Vec<(Instant, Rung)> {
-    let Some(plan) = plan else { return Vec::new() };
-    let mut at = Instant::now();
-    let mut rungs = Vec::new();
-    if let Some(line) = plan.command.filter(|_| can_type) {
-        rungs.push((at, Rung::Type(line)));
-        at += Duration::from_millis(plan.grace_ms);
+/// What it left behind, and a shim that is frozen: both would hold the slot.
+async fn sweep(known: &Known) {
+    if let Some(shim) = known.shim {
+        signal(shim, Signal::KILL);
     }
-    rungs.push((at, Rung::Term));
-    rungs.push((at + Duration::from_millis(plan.term_ms), Rung::Kill));
-    rungs
+    let until = Instant::now() + SWEEP_PATIENCE;
+    let mut empty_looks = 0;
+    while empty_looks < 2 && Instant::now() < until {
+        empty_looks = if kill_rest(known) == 0 { empty_looks + 1 } else { 0 };
+        tokio::time::sleep(SWEEP_TICK).await;
+    }
 }
 
-fn climb(rung: &Rung, pidfd: &OwnedFd, known: &Known) {
-    match rung {
-        Rung::Type(line) => {
+fn climb(action: Action, pidfd: &OwnedFd, known: &Known) {
+    match action {
+        Action::Warn(line) | Action::Type(line) => {
             let _ = pidfd_send_signal(pidfd, Signal::CONT);
             if let Some(master) = &known.master
                 && let Ok(master) = master.try_clone()
@@ -146,12 +152,12 @@ fn climb(rung: &Rung, pidfd: &OwnedFd, known: &Known) {
                 let _ = File::from(master).write_all(format!("{line}\n").as_bytes());
             }
         }
-        Rung::Term => {
+        Action::Term => {
             let _ = pidfd_send_signal(pidfd, Signal::TERM);
             let _ = pidfd_send_signal(pidfd, Signal::CONT);
         }
-        Rung::Kill => {
-            kill_tree(known.child);
+        Action::Kill => {
+            kill_rest(known);
             let _ = pidfd_send_signal(pidfd, Signal::KILL);
         }
     }
@@ -186,10 +192,16 @@ fn signal(process: ProcessId, signal: Signal) {
     }
 }
 
-fn kill_tree(root: ProcessId) {
-    for process in descendants(root.pid) {
-        signal(process, Signal::KILL);
+/// Kills everything of this run but its main process, and answers how many there were:
+/// descendants, and those who fled from their parents but carry the run's mark.
+fn kill_rest(known: &Known) -> usize {
+    let mut rest = descendants(known.child.pid);
+    rest.extend(carriers(&known.instance));
+    rest.retain(|process| *process != known.child);
+    for process in &rest {
+        signal(*process, Signal::KILL);
     }
+    rest.len()
 }
 
 /// Reads the terminal in a thread of its own: a game that nobody drains stops.

@@ -24,6 +24,9 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 /// How long it may take over a request.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// How long it may take over a stop, before the workload is stopped without it.
+const STOP_ANSWER: Duration = Duration::from_secs(3);
+
 /// How long an acknowledged shim may take to go.
 const LEAVE: Duration = Duration::from_secs(5);
 
@@ -118,7 +121,14 @@ impl ShimClient {
 
     /// Begins the stop ladder.
     pub(crate) async fn stop(&self, stop: &proto::Stop) -> Result<(), ShimError> {
-        self.done(kind::STOP, stop).await.map(drop)
+        let frame = self.request(kind::STOP, stop, STOP_ANSWER).await?;
+        decode::<proto::Done>(&frame, kind::OK_REPLY).map(drop)
+    }
+
+    /// Puts the next rung of the ladder off.
+    pub(crate) async fn extend(&self, from_now: Duration) -> Result<(), ShimError> {
+        let from_now_ms = u64::try_from(from_now.as_millis()).unwrap_or(u64::MAX);
+        self.done(kind::EXTEND, &proto::Extend { from_now_ms }).await.map(drop)
     }
 
     /// The exit is recorded: the shim may go.

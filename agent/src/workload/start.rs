@@ -11,19 +11,25 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::watch;
 use zlh_shim::connect::ConnectError;
+use zlh_shim::durable;
 use zlh_shim::files;
 use zlh_shim::process::Generation;
 use zlh_shim::record::ShimRecord;
 
 use super::shim_client::ShimClient;
+use crate::config::StopConfig;
 use crate::game::files::{self as game_files, FileError};
 use crate::game::payload::GameRequest;
 use crate::game::plan::Installed;
+use crate::game::worlds;
 use crate::paths::{self, Paths};
 use crate::users::{GameUser, UserError};
 
 /// How long a new shim may take until it holds the workload.
 const SHIM_READY: Duration = Duration::from_secs(15);
+
+/// Longest name of a process, bytes.
+const MAX_COMM: u64 = 256;
 
 /// Longest line a starting shim may say, bytes.
 const MAX_LINE: u64 = 4096;
@@ -34,6 +40,14 @@ pub(crate) enum StartError {
     /// Another process listens there.
     #[error("port {0} is in use by another process: stop it, or configure another port")]
     PortInUse(u16),
+    /// Its world is somebody else's at the moment.
+    #[error("{} is locked by {by}: another server uses this world; stop it, then start this one again", lock.display())]
+    WorldLocked {
+        /// The lock.
+        lock: PathBuf,
+        /// Who holds it.
+        by: String,
+    },
     /// It runs already.
     #[error("the server runs already (pid {0}): stop it first")]
     Alive(i32),
@@ -72,6 +86,8 @@ pub(crate) struct Launch {
     pub installed: Installed,
     pub game_user: Option<String>,
     pub accept_eula: bool,
+    /// What the operator wants of every stop.
+    pub stop: StopConfig,
     pub instance: String,
     /// The shim of the run before, if it may still hold the slot.
     pub before: Option<ShimClient>,
@@ -111,9 +127,11 @@ impl Launch {
         let owner = user.ids.as_ref().map(|ids| (ids.uid, ids.gid));
         make_game_root(&root, owner)
             .map_err(|source| StartError::Io { step: format!("make {}", root.display()), source })?;
+        check_worlds(&root)?;
         let values = self.installed.values(&self.request, &root);
         game_files::apply(&root, &self.installed.plan.files, &values, self.accept_eula, owner)?;
-        let spec = self.installed.spec(&self.request, &root, &user, self.instance.clone())?;
+        let mut spec = self.installed.spec(&self.request, &root, &user, self.instance.clone())?;
+        spec.stop = self.stop.over(spec.stop);
         let io = |step: &str| {
             let step = format!("{step} in {}", self.run_dir.display());
             move |source| StartError::Io { step, source }
@@ -155,6 +173,22 @@ fn check_port(port: u16) -> Result<(), StartError> {
 /// A place where tests break a start.
 fn step(name: &str) -> Result<(), StartError> {
     zlh_shim::faults::point(name).map_err(|source| StartError::Io { step: name.to_owned(), source })
+}
+
+/// Two servers in one world destroy it; most notice, after they have begun. The kernel knows
+/// who holds a world's lock, whoever started it.
+fn check_worlds(root: &Path) -> Result<(), StartError> {
+    let Some(held) = worlds::held_locks(root).into_iter().next() else { return Ok(()) };
+    let by = match held.pid {
+        Some(pid) => {
+            let name = durable::read_bounded(Path::new(&format!("/proc/{pid}/comm")), MAX_COMM);
+            let name = name.map(|name| String::from_utf8_lossy(&name).into_owned()).unwrap_or_default();
+            let name: String = name.chars().filter(|c| !c.is_control()).collect();
+            format!("pid {pid} ({})", if name.is_empty() { "it has just ended" } else { name.as_str() })
+        }
+        None => "a process outside of this container".to_owned(),
+    };
+    Err(StartError::WorldLocked { lock: root.join(held.path), by })
 }
 
 /// Spawns a shim and waits until it holds the workload or says why not. It is our child

@@ -17,23 +17,31 @@ use crate::wait::{Goal, Wait, describe};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
     Start,
-    Stop,
-    Restart,
+    /// `now`: without warning players.
+    Stop {
+        now: bool,
+    },
+    /// `now`: without warning players.
+    Restart {
+        now: bool,
+    },
 }
 
 impl Verb {
     fn goal(self) -> Goal {
         match self {
-            Self::Start | Self::Restart => Goal::Ready,
-            Self::Stop => Goal::Idle,
+            Self::Start | Self::Restart { .. } => Goal::Ready,
+            Self::Stop { .. } => Goal::Idle,
         }
     }
 
     async fn ask(self, client: &Client) -> Result<Option<String>, ClientError> {
         let accepted = match self {
             Self::Start => client.start().await?,
-            Self::Restart => client.restart().await?,
-            Self::Stop => return Ok(client.stop().await?.operation),
+            Self::Restart { now: false } => client.restart().await?,
+            Self::Restart { now: true } => client.restart_now().await?,
+            Self::Stop { now: false } => return Ok(client.stop().await?.operation),
+            Self::Stop { now: true } => return Ok(client.stop_now().await?.operation),
         };
         Ok(accepted.operation.map(|operation| operation.id))
     }

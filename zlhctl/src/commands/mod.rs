@@ -43,9 +43,13 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit> {
         Command::Status(selector) => status::run(&selector, &targets, printer).await,
         Command::Get(one) => get::run(&one.name, &targets, printer).await,
         Command::Start(options) => lifecycle::run(lifecycle::Verb::Start, &options, &targets, printer).await,
-        Command::Stop(options) => lifecycle::run(lifecycle::Verb::Stop, &options, &targets, printer).await,
+        Command::Stop(options) => {
+            let verb = lifecycle::Verb::Stop { now: options.now };
+            lifecycle::run(verb, &options.lifecycle, &targets, printer).await
+        }
         Command::Restart(options) => {
-            lifecycle::run(lifecycle::Verb::Restart, &options, &targets, printer).await
+            let verb = lifecycle::Verb::Restart { now: options.now };
+            lifecycle::run(verb, &options.lifecycle, &targets, printer).await
         }
         Command::Configure(options) => configure::run(&options, &targets, printer).await,
         Command::Console(options) => console::run(&options, &targets, printer).await,

@@ -43,6 +43,9 @@ async fn no_wait_returns_at_once() {
         assert_eq!(ran.code, 0, "{verb}: {}", ran.err);
     }
     assert_eq!(mock.asked().iter().filter(|asked| *asked == "stop").count(), 1);
+    let ran = run(&path, &["stop", "lobby", "--no-wait", "--now"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(mock.asked().iter().any(|asked| asked == "stop now=true"), "{:?}", mock.asked());
 }
 
 #[tokio::test]

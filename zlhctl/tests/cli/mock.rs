@@ -163,8 +163,8 @@ async fn accept(State(mock): State<Mock>, headers: HeaderMap, body: String) -> R
         .into_response()
 }
 
-async fn stop(State(mock): State<Mock>) -> Response {
-    mock.note("stop");
+async fn stop(State(mock): State<Mock>, RawQuery(query): RawQuery) -> Response {
+    mock.note(query.map_or("stop".to_owned(), |query| format!("stop {query}")));
     (StatusCode::NO_CONTENT, [("location", "/operations/op-7")]).into_response()
 }
 

@@ -180,6 +180,24 @@ impl Client {
         Ok(done(response.headers()))
     }
 
+    /// `POST /stop?now=true`: without warning players.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn stop_now(&self) -> Result<Done, ClientError> {
+        let response = self.send(self.request(Method::POST, "stop?now=true")).await?;
+        Ok(done(response.headers()))
+    }
+
+    /// `POST /restart?now=true`: without warning players.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn restart_now(&self) -> Result<Accepted, ClientError> {
+        let response = self.send(self.request(Method::POST, "restart?now=true")).await?;
+        self.json(response).await
+    }
+
     /// `POST /console/command`: types one line into the server's console.
     ///
     /// # Errors

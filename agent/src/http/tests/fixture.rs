@@ -246,8 +246,8 @@ async fn drive(mut asked: mpsc::Receiver<Request>, script: Arc<Mutex<Script>>, o
                 let (state, kind) = match verb {
                     Verb::Configure(_) => (State::Installing, OperationKind::Install),
                     Verb::Start => (State::Starting, OperationKind::Start),
-                    Verb::Stop => (State::Stopping, OperationKind::Stop),
-                    Verb::Restart => (State::Stopping, OperationKind::Restart),
+                    Verb::Stop { .. } => (State::Stopping, OperationKind::Stop),
+                    Verb::Restart { .. } => (State::Stopping, OperationKind::Restart),
                 };
                 script.verbs.push(verb);
                 let answer = match &script.refuse {
@@ -270,6 +270,8 @@ async fn drive(mut asked: mpsc::Receiver<Request>, script: Arc<Mutex<Script>>, o
                 let names = vec!["Alice".to_owned()];
                 let _ = reply.send(Ok(zlh_api::Players { online: 1, max: 20, players: names }));
             }
+            // No route asks for it.
+            Request::Leave(_) => {}
         }
     }
 }

@@ -123,7 +123,19 @@ async fn the_verbs_answer_as_deployed() {
             assert_eq!(reply.body.is_empty(), status == 204);
         }
     }
-    assert!(matches!(fixture.script().verbs[..], [Verb::Start, Verb::Start, Verb::Start, Verb::Restart, ..]));
+    assert!(matches!(
+        fixture.script().verbs[..],
+        [Verb::Start, Verb::Start, Verb::Start, Verb::Restart { now: false }, ..]
+    ));
+    fixture.script().verbs.clear();
+    assert_eq!(fixture.post("/stop?now=true", "").await.status.as_u16(), 204);
+    assert_eq!(fixture.post("/restart?now=true", "").await.status.as_u16(), 202);
+    assert_eq!(fixture.post("/stop?serverId=5", "").await.status.as_u16(), 204);
+    assert!(matches!(
+        fixture.script().verbs[..],
+        [Verb::Stop { now: true }, Verb::Restart { now: true }, Verb::Stop { now: false }]
+    ));
+    fixture.post("/stop?now=perhaps", "").await.is_problem(400, "invalid_request");
 }
 
 #[tokio::test]

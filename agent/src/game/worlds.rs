@@ -1,0 +1,259 @@
+//! The worlds in a game's folder: where they are, who holds them, whether they are
+//! being written.
+//!
+//! A world is a folder with a `level.dat` or a `session.lock`, at most [`WORLD_DEPTH`]
+//! below the game's. Everything in there is the tenant's: directories are entered by
+//! handle, links are not followed (but for a world folder itself, which operators like to
+//! keep on another disk), and every walk has a ceiling. Nothing is ever written.
+
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
+
+/// How deep below the game's folder a world is looked for.
+const WORLD_DEPTH: usize = 3;
+
+/// How deep below a world its files lie: `dimensions/NAMESPACE/NAME/region/FILE`.
+const FILE_DEPTH: usize = 8;
+
+/// Entries looked at in one walk.
+const MAX_ENTRIES: usize = 100_000;
+
+/// Folders that are no part of a world, where no world was found.
+const NO_WORLD: [&CStr; 2] = [c"logs", c"crash-reports"];
+
+/// What a world's files take and when they were changed, added up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Regular files.
+    pub files: u64,
+    /// Space they take, in blocks of 512 bytes: it grows when bytes are written, not when
+    /// a file is touched or its size is set.
+    pub blocks: u64,
+    /// Differs when any file was changed, replaced, added or removed.
+    pub changes: u64,
+}
+
+/// A `session.lock` that somebody holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeldLock {
+    /// Below the game's folder.
+    pub path: PathBuf,
+    /// Who holds it; none when that is not known here.
+    pub pid: Option<i32>,
+}
+
+/// Adds up the worlds below `root`; without any, the whole folder but its logs.
+pub(crate) fn tally(root: &Path) -> Tally {
+    let mut budget = MAX_ENTRIES;
+    let mut tally = Tally::default();
+    let Ok(game) = open_dir(CWD, root, true) else { return tally };
+    let worlds = find(&game, &mut budget);
+    for (_, world) in &worlds {
+        add(world, FILE_DEPTH, &[], &mut budget, &mut tally);
+    }
+    if worlds.is_empty() {
+        add(&game, FILE_DEPTH, &NO_WORLD, &mut budget, &mut tally);
+    }
+    tally
+}
+
+/// The locks that other processes hold on the worlds below `root`. The kernel is asked
+/// (`F_GETLK`), so a file that was left behind means nothing.
+pub(crate) fn held_locks(root: &Path) -> Vec<HeldLock> {
+    let Ok(game) = open_dir(CWD, root, true) else { return Vec::new() };
+    let worlds = find(&game, &mut MAX_ENTRIES.clone());
+    let held = |(path, world): (PathBuf, OwnedFd)| {
+        let pid = holder(&world).ok().flatten()?;
+        Some(HeldLock { path: path.join("session.lock"), pid: (pid > 0).then_some(pid) })
+    };
+    worlds.into_iter().filter_map(held).collect()
+}
+
+/// The worlds below a game's folder and their paths in it.
+fn find(game: &OwnedFd, budget: &mut usize) -> Vec<(PathBuf, OwnedFd)> {
+    let mut worlds = Vec::new();
+    let mut waiting = VecDeque::new();
+    match game.try_clone() {
+        Ok(game) => waiting.push_back((PathBuf::new(), game, 0)),
+        Err(_) => return worlds,
+    }
+    while let Some((path, dir, depth)) = waiting.pop_front() {
+        let entries = entries(&dir, budget);
+        if entries.iter().any(|(name, _)| [c"level.dat", c"session.lock"].contains(&name.as_c_str())) {
+            worlds.push((path, dir));
+            continue;
+        }
+        if depth == WORLD_DEPTH {
+            continue;
+        }
+        for (name, kind) in entries {
+            // A world may be a link to another disk; nothing deeper may lead anywhere else.
+            let follow = depth == 0 && kind == FileType::Symlink;
+            if (kind == FileType::Directory || follow)
+                && let Ok(below) = open_dir(&dir, name.as_c_str(), follow)
+            {
+                waiting.push_back((path.join(name.to_string_lossy().as_ref()), below, depth + 1));
+            }
+        }
+    }
+    worlds
+}
+
+fn add(dir: &OwnedFd, depth: usize, without: &[&CStr], budget: &mut usize, tally: &mut Tally) {
+    for (name, kind) in entries(dir, budget) {
+        match kind {
+            FileType::Directory if depth > 0 && !without.contains(&name.as_c_str()) => {
+                if let Ok(below) = open_dir(dir, name.as_c_str(), false) {
+                    add(&below, depth - 1, &[], budget, tally);
+                }
+            }
+            FileType::RegularFile => {
+                let Ok(stat) = statat(dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
+                tally.files += 1;
+                tally.blocks = tally.blocks.wrapping_add(u64::try_from(stat.st_blocks).unwrap_or(0));
+                let mut hasher = DefaultHasher::new();
+                (stat.st_ino, stat.st_mtime, stat.st_mtime_nsec).hash(&mut hasher);
+                // A sum, because the order of a directory's entries means nothing.
+                tally.changes = tally.changes.wrapping_add(hasher.finish());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The entries of a directory, as many as the budget allows.
+fn entries(dir: &OwnedFd, budget: &mut usize) -> Vec<(CString, FileType)> {
+    let mut found = Vec::new();
+    let Ok(listing) = Dir::read_from(dir) else { return found };
+    for entry in listing.flatten() {
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        if *budget == 0 {
+            break;
+        }
+        *budget -= 1;
+        let kind = match entry.file_type() {
+            // File systems that do not say it in the listing.
+            FileType::Unknown => statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode)),
+            known => known,
+        };
+        found.push((name.to_owned(), kind));
+    }
+    found
+}
+
+fn open_dir<F: AsFd, P: rustix::path::Arg>(at: F, path: P, follow: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    flags.set(OFlags::NOFOLLOW, !follow);
+    openat(at, path, flags, Mode::empty())
+}
+
+/// The pid of whoever holds a lock on a world's `session.lock`; 0 or less for somebody
+/// whom this container cannot see. The lock is the kind that a JVM's `tryLock` takes.
+fn holder(world: &OwnedFd) -> io::Result<Option<i32>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(world, c"session.lock", flags, Mode::empty())?;
+    lock_holder(file.as_fd())
+}
+
+fn lock_holder(file: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    let small = |value: i32| i16::try_from(value).unwrap_or_default();
+    let mut lock = libc::flock {
+        l_type: small(libc::F_WRLCK),
+        l_whence: small(libc::SEEK_SET),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_GETLK(&mut lock))?;
+    Ok((lock.l_type != small(libc::F_UNLCK)).then_some(lock.l_pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn world(root: &Path, path: &str) -> PathBuf {
+        let world = root.join(path);
+        fs::create_dir_all(world.join("region")).unwrap();
+        fs::write(world.join("level.dat"), "x").unwrap();
+        fs::write(world.join("region/r.0.0.mca"), vec![1; 8192]).unwrap();
+        world
+    }
+
+    #[test]
+    fn bytes_show_and_touches_and_logs_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let world = world(dir.path(), "world");
+        fs::create_dir(dir.path().join("logs")).unwrap();
+        let first = tally(dir.path());
+        assert_eq!(first.files, 2);
+        fs::write(dir.path().join("logs/latest.log"), vec![b'x'; 1 << 20]).unwrap();
+        assert_eq!(tally(dir.path()), first, "a log is no world");
+        let region = fs::File::options().write(true).open(world.join("region/r.0.0.mca")).unwrap();
+        region.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let touched = tally(dir.path());
+        assert_eq!(touched.blocks, first.blocks);
+        assert_ne!(touched.changes, first.changes);
+        fs::write(world.join("region/r.1.0.mca"), vec![1; 1 << 20]).unwrap();
+        let grown = tally(dir.path());
+        assert!(grown.blocks > touched.blocks, "{touched:?} {grown:?}");
+        assert_eq!(grown.files, 3);
+    }
+
+    #[test]
+    fn worlds_are_found_where_servers_keep_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        world(dir.path(), "world");
+        world(dir.path(), "world_nether");
+        world(dir.path(), "worlds/lobby");
+        world(elsewhere.path(), "big");
+        world(dir.path(), "plugins/cache/a/b/too-deep");
+        std::os::unix::fs::symlink(elsewhere.path().join("big"), dir.path().join("linked")).unwrap();
+        std::os::unix::fs::symlink("/", dir.path().join("world/region/root")).unwrap();
+        let game = open_dir(CWD, dir.path(), true).unwrap();
+        let mut found: Vec<PathBuf> =
+            find(&game, &mut MAX_ENTRIES.clone()).into_iter().map(|(path, _)| path).collect();
+        found.sort();
+        assert_eq!(found, ["linked", "world", "world_nether", "worlds/lobby"].map(PathBuf::from));
+        assert_eq!(tally(dir.path()).files, 8, "links inside a world lead nowhere");
+    }
+
+    #[test]
+    fn a_walk_has_a_ceiling() {
+        let dir = tempfile::tempdir().unwrap();
+        for at in 0..50 {
+            fs::write(dir.path().join(at.to_string()), "x").unwrap();
+        }
+        let game = open_dir(CWD, dir.path(), true).unwrap();
+        let mut budget = 20;
+        assert_eq!(entries(&game, &mut budget).len(), 20);
+        assert_eq!(budget, 0);
+        assert!(find(&game, &mut budget).is_empty());
+    }
+
+    #[test]
+    fn a_lock_file_that_nobody_holds_is_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let world = world(dir.path(), "world");
+        fs::write(world.join("session.lock"), "\u{2603}").unwrap();
+        assert_eq!(held_locks(dir.path()), []);
+        // A device or a FIFO in its place neither blocks nor fails.
+        fs::remove_file(world.join("session.lock")).unwrap();
+        rustix::fs::mkfifoat(CWD, world.join("session.lock"), Mode::RWXU).unwrap();
+        assert_eq!(held_locks(dir.path()), []);
+    }
+}

@@ -1,0 +1,189 @@
+//! Whether a server that was told to stop is really saving, and more time if it is.
+//!
+//! Looked at is what it does, never what it says: a plugin can print `Saving chunks` for
+//! ever. Progress is
+//! - the worlds taking more space than at the last look, or
+//! - files of the worlds being changed *while* the server's processes have bytes written
+//!   ([`LEAST_WRITTEN`]): a region file that is rewritten in place does not grow, and a file
+//!   that is merely touched writes nothing.
+//!
+//! Each sight of it puts the next rung of the ladder off by [`QUIET`] at most, so a server
+//! that stops saving has that long left; the cap of the plan is kept by the ladder itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use slog::{Logger, info};
+use tokio::time::Instant;
+use zlh_shim::process::{ProcessId, descendants};
+use zlh_shim::spec::StopPlan;
+
+use super::operations::Operations;
+use super::orphan::Orphan;
+use super::shim_client::{ShimClient, ShimError};
+use crate::game::worlds::{self, Tally};
+
+/// How long a server may seem idle between two sights of progress.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// Between two looks at most.
+const PACE: Duration = Duration::from_secs(1);
+
+/// Bytes that count as written: less is what a log or a clock file does.
+const LEAST_WRITTEN: u64 = 8 << 10;
+
+/// Largest `/proc/PID/io` read.
+const MAX_IO: u64 = 4096;
+
+/// What a stop has to be put off with.
+#[derive(Debug, Clone)]
+pub(super) enum Extend {
+    Shim(ShimClient),
+    Orphan(Orphan),
+}
+
+/// What to look at.
+pub(super) struct Saving {
+    pub root: PathBuf,
+    pub process: ProcessId,
+    pub extend: Extend,
+    pub operations: Operations,
+    /// The stop (or restart) this belongs to, to say that it saves.
+    pub operation: Option<String>,
+    pub log: Logger,
+}
+
+impl Saving {
+    /// Looks until it is aborted or the ladder's keeper is gone.
+    pub(super) async fn watch(self, plan: StopPlan) {
+        let quiet = quiet(&plan);
+        let mut last = self.look().await;
+        let mut said = false;
+        loop {
+            let pause = (quiet / 8).min(PACE);
+            // A walk through a huge world is not repeated without a rest.
+            tokio::time::sleep(pause.max((last.took * 10).min(quiet / 2))).await;
+            let now = self.look().await;
+            if progressed(&last.sample, &now.sample) {
+                if !said {
+                    said = true;
+                    info!(self.log, "the server saves its world; it is given the time");
+                }
+                if let Some(operation) = &self.operation {
+                    self.operations.phase(operation, "stopping: the server saves its world");
+                }
+                if !self.extend.by(quiet).await {
+                    return;
+                }
+            }
+            last = now;
+        }
+    }
+
+    async fn look(&self) -> Look {
+        let begun = Instant::now();
+        let (root, process) = (self.root.clone(), self.process);
+        let sample = tokio::task::spawn_blocking(move || Sample {
+            worlds: worlds::tally(&root),
+            written: written(process),
+        });
+        // A look that failed saw nothing.
+        let sample = sample.await.unwrap_or_default();
+        Look { sample, took: begun.elapsed() }
+    }
+}
+
+impl Extend {
+    /// False when there is nobody left to tell.
+    async fn by(&self, time: Duration) -> bool {
+        match self {
+            Self::Shim(shim) => !matches!(shim.extend(time).await, Err(ShimError::Gone)),
+            Self::Orphan(orphan) => orphan.extend(time),
+        }
+    }
+}
+
+struct Look {
+    sample: Sample,
+    took: Duration,
+}
+
+/// One look.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sample {
+    worlds: Tally,
+    /// Bytes the processes had written to disks; none where that may not be read.
+    written: Option<u64>,
+}
+
+fn progressed(before: &Sample, after: &Sample) -> bool {
+    let written = match (before.written, after.written) {
+        (Some(before), Some(after)) => after.saturating_sub(before),
+        _ => 0,
+    };
+    let changed = after.worlds.changes != before.worlds.changes;
+    after.worlds.blocks > before.worlds.blocks || changed && written >= LEAST_WRITTEN
+}
+
+/// A plan that grants less than [`QUIET`] is not made longer by more than it grants.
+fn quiet(plan: &StopPlan) -> Duration {
+    let granted = Duration::from_millis(plan.grace_ms.max(plan.term_ms));
+    QUIET.min(granted).max(Duration::from_millis(100))
+}
+
+/// `write_bytes` of the process and its descendants. What goes to a terminal is not in it.
+fn written(process: ProcessId) -> Option<u64> {
+    let own = written_by(process.pid)?;
+    let others = descendants(process.pid).into_iter().filter_map(|child| written_by(child.pid));
+    Some(others.fold(own, u64::saturating_add))
+}
+
+fn written_by(pid: i32) -> Option<u64> {
+    let path = PathBuf::from(format!("/proc/{pid}/io"));
+    let bytes = zlh_shim::durable::read_bounded(&path, MAX_IO).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(blocks: u64, changes: u64, written: Option<u64>) -> Sample {
+        Sample { worlds: Tally { files: 1, blocks, changes }, written }
+    }
+
+    #[test]
+    fn only_bytes_are_progress() {
+        let before = sample(100, 7, Some(50_000));
+        for (after, expected, what) in [
+            (before, false, "nothing"),
+            (sample(108, 8, Some(50_000)), true, "a file grew"),
+            (sample(108, 8, None), true, "a file grew, and nothing is known of the processes"),
+            (sample(92, 8, Some(50_000)), false, "a file was deleted"),
+            (sample(100, 8, Some(50_000)), false, "a file was touched"),
+            (sample(100, 8, Some(54_096)), false, "a file was touched and a log written"),
+            (sample(100, 8, None), false, "a file was touched, and nothing is known of the processes"),
+            (sample(100, 8, Some(58_192)), true, "a file was written in place"),
+            (sample(100, 7, Some(90_000_000)), false, "something else was written"),
+            (sample(100, 8, Some(0)), false, "a child is gone, and its count with it"),
+        ] {
+            assert_eq!(progressed(&before, &after), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_short_plan_stays_short() {
+        let plan = |grace_ms, term_ms| StopPlan { grace_ms, term_ms, ..StopPlan::default() };
+        assert_eq!(quiet(&plan(90_000, 20_000)), QUIET);
+        assert_eq!(quiet(&plan(2000, 1000)), Duration::from_secs(2));
+        assert_eq!(quiet(&plan(0, 0)), Duration::from_millis(100));
+    }
+
+    #[test]
+    fn what_this_process_writes_is_counted() {
+        let me = ProcessId::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(written(me).is_some(), "the own figures can be read");
+        assert_eq!(written(ProcessId { pid: i32::MAX, start_ticks: 0 }), None);
+    }
+}
