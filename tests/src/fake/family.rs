@@ -23,6 +23,8 @@ pub enum Role {
     Parent,
     /// Does nothing, for its linger time.
     Lingerer,
+    /// Changes to `--child-uid`, in a session of its own, then does nothing.
+    Defector,
 }
 
 /// Starts a process that outlives the game in its own session.
@@ -46,6 +48,23 @@ pub(crate) fn litter(count: u32, settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Starts a child that becomes another user.
+pub(crate) fn defector(uid: u32, settings: &Settings) -> anyhow::Result<()> {
+    let child =
+        myself(Role::Defector, settings)?.args(["--child-uid", &uid.to_string()]).spawn().context("fork")?;
+    open_events(settings).record(What::Child, child.id().to_string());
+    drop(child);
+    Ok(())
+}
+
+fn defect(settings: &Settings) -> anyhow::Result<()> {
+    nix::unistd::setsid().context("setsid")?;
+    let uid = nix::unistd::Uid::from_raw(settings.child_uid.context("no --child-uid")?);
+    nix::unistd::setresuid(uid, uid, uid).context("setresuid")?;
+    linger(settings.linger());
+    Ok(())
+}
+
 /// The program of a process in a role.
 pub(crate) fn play(role: Role, settings: &Settings) -> ExitCode {
     let done = match role {
@@ -57,6 +76,7 @@ pub(crate) fn play(role: Role, settings: &Settings) -> ExitCode {
             linger(settings.linger());
             Ok(())
         }
+        Role::Defector => defect(settings),
     };
     if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -43,7 +43,9 @@ impl Game {
         let (outbox, inbox) = channel();
         let game = Self { settings, console: Console, events, properties, inbox, outbox };
         game.watch_signals().context("watch signals")?;
-        game.watch_stdin().context("watch the console")?;
+        if game.settings.deaf != Some(true) {
+            game.watch_stdin().context("watch the console")?;
+        }
         Ok(game)
     }
 

@@ -108,6 +108,9 @@ impl<'a> Server<'a> {
         if let Some(count) = settings.forks {
             self.report(family::litter(count, settings));
         }
+        if let Some(uid) = settings.child_uid {
+            self.report(family::defector(uid, settings));
+        }
         if let Some(bytes) = settings.long_line {
             output::long_line(self.game.console, bytes);
         }
@@ -258,12 +261,27 @@ impl<'a> Server<'a> {
                 return Turn::Continue(());
             }
             StopMode::Obey => {}
+            StopMode::SaveForever => return self.forever("Saving chunks", World::grow),
+            StopMode::TouchForever => return self.forever("Saving chunks", World::touch),
         }
         self.game.console.info("Stopping the server");
         std::thread::sleep(settings.stop_delay.unwrap_or_default().0);
         self.wind_down();
         self.game.events.record(What::Ending, "stop");
         Turn::Break(ExitCode::SUCCESS)
+    }
+
+    /// Does something for its linger time, and talks about it.
+    fn forever(&mut self, words: &str, act: impl Fn(&mut World) -> io::Result<()>) -> Turn {
+        let end = Instant::now() + self.game.settings.linger();
+        while Instant::now() < end {
+            self.game.console.info(words);
+            if let Err(error) = act(&mut self.world) {
+                self.game.console.line("Server thread", "ERROR", &error.to_string());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Turn::Continue(())
     }
 
     /// As a JVM's shutdown hook: the world is saved, the code is 128 + 15.

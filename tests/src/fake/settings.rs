@@ -26,6 +26,10 @@ pub enum StopMode {
     Ignore,
     /// Says `Stopping the server` and then does nothing more.
     Pretend,
+    /// Writes new world files until its linger time is over.
+    SaveForever,
+    /// Says that it saves, and touches its world files, until its linger time is over.
+    TouchForever,
 }
 
 macro_rules! settings {
@@ -89,6 +93,9 @@ settings! {
     /// Time from `stop` to the beginning of the last save [0s].
     #[arg(long, env = "ZLH_FAKE_STOP_DELAY")]
     stop_delay: Span,
+    /// Never read the console.
+    #[arg(long, env = "ZLH_FAKE_DEAF", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    deaf: bool,
     /// Do nothing on SIGTERM (otherwise: save, exit 143, like a JVM).
     #[arg(long, env = "ZLH_FAKE_IGNORE_SIGTERM", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     ignore_sigterm: bool,
@@ -125,6 +132,9 @@ settings! {
     /// After `Done`, fork this many grandchildren.
     #[arg(long, env = "ZLH_FAKE_FORKS")]
     forks: u32,
+    /// After `Done`, start a process that changes to this user (as root).
+    #[arg(long, env = "ZLH_FAKE_CHILD_UID")]
+    child_uid: u32,
     /// Longest life of every process the game leaves behind [2m].
     #[arg(long, env = "ZLH_FAKE_LINGER")]
     linger: Span,

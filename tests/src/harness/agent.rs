@@ -352,6 +352,22 @@ impl Agent {
         super::process::living_in(&self.game_root())
     }
 
+    /// The mark that every process of the present run carries in its environment.
+    #[track_caller]
+    pub fn mark(&self) -> String {
+        let record = fs::read(self.root_path("opt/zlh-agent/run/game/shim.json")).expect("a run");
+        let record: Value = serde_json::from_slice(&record).expect("a record");
+        format!("ZLH_INSTANCE={}", record["body"]["instance"].as_str().expect("an instance"))
+    }
+
+    /// Writes `agent.toml`, for the next start.
+    #[track_caller]
+    pub fn config_file(&self, text: &str) {
+        let path = self.root_path("opt/zlh-agent/config/agent.toml");
+        fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
+        fs::write(path, text).expect("write the configuration");
+    }
+
     /// What the fake game did so far.
     pub fn events(&self) -> Vec<Event> {
         events::read(&self.game_root().join("fake-events.jsonl")).unwrap_or_default()

@@ -113,6 +113,15 @@ pub fn living_in(dir: &Path) -> Vec<Process> {
     everybody.filter(|process| ["cwd", "exe"].iter().any(|link| inside(process.pid, link))).collect()
 }
 
+/// Every process whose environment holds this entry, wherever it lives and whoever it is.
+pub fn carrying(entry: &str) -> Vec<Process> {
+    let carries = |pid: i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
+    };
+    all().into_iter().map(|(process, _)| process).filter(|process| carries(process.pid)).collect()
+}
+
 /// All living processes with the pids of their parents.
 fn all() -> Vec<(Process, i32)> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };

@@ -33,13 +33,17 @@ pub struct FakePlan {
     pub grace_s: u64,
     /// From SIGTERM to SIGKILL, seconds.
     pub term_s: u64,
+    /// From the stop to SIGTERM at the latest, seconds.
+    pub cap_s: u64,
+    /// What is typed before a stop, seconds before it.
+    pub warn: Vec<(u64, String)>,
 }
 
 impl FakePlan {
     /// A well-behaved server, but for these flags.
     pub fn new(flags: &[&str]) -> Self {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        Self { flags, ready_s: 30, grace_s: 20, term_s: 10 }
+        Self { flags, ready_s: 30, grace_s: 20, term_s: 10, cap_s: 600, warn: Vec::new() }
     }
 }
 
@@ -135,6 +139,8 @@ pub fn fake_version(version: &str, mut server: Value, plan: &FakePlan) -> Value 
     server["name"] = json!("server");
     let fixed = ["{exec:game}", "--events", "{root}/fake-events.jsonl"].map(str::to_owned);
     let argv: Vec<String> = fixed.into_iter().chain(plan.flags.clone()).chain(["nogui".to_owned()]).collect();
+    let warn = |(before_s, command): &(u64, String)| json!({ "before_s": before_s, "command": command });
+    let warn: Vec<Value> = plan.warn.iter().map(warn).collect();
     json!({
         "version": version,
         "files": [server],
@@ -147,7 +153,9 @@ pub fn fake_version(version: &str, mut server: Value, plan: &FakePlan) -> Value 
                 "set": { "server-port": "{port}", "level-name": "{world}" },
             }],
             "readiness": { "probe": "minecraft_ping", "timeout_s": plan.ready_s },
-            "stop": { "command": "stop", "grace_s": plan.grace_s, "term_s": plan.term_s },
+            "stop": {
+                "command": "stop", "grace_s": plan.grace_s, "term_s": plan.term_s, "cap_s": plan.cap_s, "warn": warn,
+            },
             "save": { "off": "save-off", "flush": "save-all flush", "flushed": "Saved the game", "on": "save-on" },
         },
     })

@@ -5,15 +5,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what it could not do by panicking")]
 
+mod adversary;
 mod bounds;
 mod console;
 mod endurance;
 mod fake_game;
 mod faults;
+mod guards;
 mod history;
 mod http;
 mod install;
 mod lifecycle;
 mod readiness;
 mod recovery;
+mod stopping;
 mod story;
