@@ -15,6 +15,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use self::file::{Document, Privacy};
 use crate::cli::RunOptions;
@@ -58,6 +59,10 @@ pub(crate) struct AgentConfig {
     pub stop_on_agent_shutdown: bool,
     /// User (name or uid) that games run as.
     pub game_user: Option<String>,
+    /// Whether workloads get systemd units of their own; none: where that is possible.
+    pub workload_units: Option<bool>,
+    /// How long a stop may take when the container shuts down.
+    pub container_shutdown: Duration,
     /// Things that are allowed, but that the operator should know of.
     pub warnings: Vec<String>,
 }
@@ -156,6 +161,8 @@ impl AgentConfig {
             stop: StopConfig::of(&document.stop)?,
             stop_on_agent_shutdown: document.stop_on_agent_shutdown,
             game_user: document.game_user.as_deref().map(game_user).transpose()?,
+            workload_units: document.workload_units,
+            container_shutdown: container_shutdown(document.container_shutdown_s)?,
             warnings,
         })
     }
@@ -189,6 +196,10 @@ impl fmt::Display for AgentConfig {
             writeln!(f, "game_user = {user:?}")?;
         }
         writeln!(f, "stop_on_agent_shutdown = {}", self.stop_on_agent_shutdown)?;
+        if let Some(units) = self.workload_units {
+            writeln!(f, "workload_units = {units}")?;
+        }
+        writeln!(f, "container_shutdown_s = {}", self.container_shutdown.as_secs())?;
         writeln!(f, "[restart]\ncause_aware = {}", self.restart.cause_aware)?;
         write!(f, "{}", self.stop)
     }
@@ -330,6 +341,17 @@ fn game_user(user: &str) -> Result<String, ConfigError> {
     Ok(user.to_owned())
 }
 
+/// Below what a host waits by default (Proxmox: 60 s), with room for the rest of a shutdown.
+fn container_shutdown(seconds: Option<u32>) -> Result<Duration, ConfigError> {
+    match seconds {
+        None => Ok(CONTAINER_SHUTDOWN),
+        Some(seconds @ 5..=3600) => Ok(Duration::from_secs(seconds.into())),
+        Some(seconds) => {
+            Err(invalid("container_shutdown_s", format!("= {seconds} is not between 5 and 3600 seconds")))
+        }
+    }
+}
+
 fn checked(
     key: &str,
     list: &[String],
@@ -346,6 +368,7 @@ fn under(root: &Path, absolute: &Path) -> PathBuf {
     root.join(absolute.strip_prefix("/").unwrap_or(absolute))
 }
 
+const CONTAINER_SHUTDOWN: Duration = Duration::from_secs(45);
 const DEFAULT_FILE: &str = "/opt/zlh-agent/config/agent.toml";
 const TOKEN_VARIABLE: &str = "ZLH_AGENT_TOKEN";
 const URL_VARIABLE: &str = "ZLH_ARTIFACTS_URL";

@@ -20,6 +20,7 @@ mod log;
 mod observe;
 mod paths;
 mod run;
+mod systemd;
 mod users;
 mod workload;
 

@@ -17,10 +17,17 @@ use crate::http;
 use crate::journal::What;
 use crate::log::{self, Vmid};
 use crate::paths::Paths;
+use crate::systemd::{Notify, Systemd};
 use crate::workload;
 
 /// For the last log lines when the pipe behind them is stuck.
 const FLUSH: Duration = Duration::from_secs(2);
+
+/// From the ladder's last rung to the end of what it killed.
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
+
+/// For the connections' end and the rest of our own.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Threads that serve requests and events; work that blocks has threads of its own.
 const WORKERS: usize = 2;
@@ -28,7 +35,7 @@ const WORKERS: usize = 2;
 /// Threads for work that blocks, at most; they end when idle.
 const BLOCKING: usize = 32;
 
-/// Runs until SIGTERM or SIGINT. The game goes on without us.
+/// Runs until SIGTERM or SIGINT. The game goes on without us, unless the container ends.
 pub(crate) fn run(options: &RunOptions) -> ExitCode {
     let began = Instant::now();
     let environment = Environment::of_process();
@@ -87,19 +94,34 @@ async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instan
     info!(log, "listening"; "address" => %address, "since_exec_ms" => u64::try_from(began.elapsed().as_millis()).unwrap_or(0));
 
     let journal = handle.journal().clone();
+    let notify = Arc::new(Notify::of_process());
+    notify.ready();
+    tokio::spawn(tell_status(handle.changes(), notify.clone()));
     let (stop, stopped) = watch::channel(false);
-    let leaver = handle.clone();
-    let app = http::App::new(handle, &config, &log.new(o!("component" => "http")));
+    let app = http::App::new(handle.clone(), &config, &log.new(o!("component" => "http")));
     let server = tokio::spawn(http::serve(listener, app, stopped));
     let driver = tokio::spawn(driver.run());
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
-    if config.stop_on_agent_shutdown {
+    // A restart of the agent is nobody's business but its own; the end of the container is.
+    let container_stops = match Systemd::find() {
+        Some(systemd) => systemd.is_stopping().await,
+        None => false,
+    };
+    if container_stops {
+        info!(log, "leaving, and the container with us: what runs is stopped first"; "signal" => name);
+        let within = config.container_shutdown + SHUTDOWN_MARGIN;
+        notify.stopping(within + FAREWELL);
+        if tokio::time::timeout(within, handle.shut_down()).await.is_err() {
+            warn!(log, "the server has not ended in time");
+        }
+    } else if config.stop_on_agent_shutdown {
         info!(log, "leaving; the server is stopped before, another signal leaves at once"; "signal" => name);
+        notify.stopping(zlh_shim::ladder::LONGEST);
         let left = tokio::select! {
-            left = leaver.leave() => left,
+            left = handle.leave() => left,
             _ = terminate.recv() => false,
             _ = interrupt.recv() => false,
         };
@@ -109,6 +131,7 @@ async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instan
         }
     } else {
         info!(log, "leaving; what runs goes on running"; "signal" => name);
+        notify.stopping(FAREWELL);
     }
     stop.send_replace(true);
     // The server ends its connections within its own deadline.
@@ -119,6 +142,21 @@ async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instan
     // Gone with us: nobody should be sent to a closed port.
     let _ = std::fs::remove_file(paths.listen_file());
     Ok(())
+}
+
+/// `systemctl status` shows what `GET /status` would say.
+async fn tell_status(mut changes: watch::Receiver<Arc<workload::Snapshot>>, notify: Arc<Notify>) {
+    let mut told = String::new();
+    loop {
+        let line = changes.borrow_and_update().line();
+        if line != told {
+            notify.status(&line);
+            told = line;
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Two agents on one root would fight over everything.

@@ -34,6 +34,10 @@ pub struct Spec {
     pub max_open_files: u64,
     /// How to stop it when nobody is there to ask.
     pub stop: StopPlan,
+    /// How long that may take when the container shuts down, milliseconds: whoever shuts it
+    /// down does not wait for ever.
+    #[serde(default)]
+    pub shutdown_ms: Option<u64>,
     /// Bounds of the console log.
     pub console: ConsoleLimits,
 }
@@ -100,7 +104,25 @@ impl Default for ConsoleLimits {
     }
 }
 
+impl StopPlan {
+    /// The same rungs in at most `limit_ms`, without warnings and whatever is being saved. Most
+    /// of it is left to the command: SIGTERM adds little to what a server that saves is doing
+    /// already.
+    #[must_use]
+    pub fn within(self, limit_ms: u64) -> Self {
+        let term_ms = self.term_ms.min(limit_ms / 8);
+        let grace_ms = self.grace_ms.min(limit_ms - term_ms);
+        Self { command: self.command, grace_ms, term_ms, cap_ms: Some(limit_ms - term_ms), warn: Vec::new() }
+    }
+}
+
 impl Spec {
+    /// How to stop it when the container shuts down.
+    pub fn shutdown_plan(&self) -> StopPlan {
+        let plan = self.stop.clone();
+        self.shutdown_ms.map_or(plan.clone(), |limit| plan.within(limit))
+    }
+
     /// Writes `spec.json`.
     pub fn write(&self, run_dir: &Path) -> std::io::Result<()> {
         durable::write_record(&run_dir.join(files::SPEC), SCHEMA, self)
@@ -109,5 +131,25 @@ impl Spec {
     /// Reads `spec.json`.
     pub fn read(run_dir: &Path) -> Result<Self, ReadError> {
         durable::read_record(&run_dir.join(files::SPEC), SCHEMA)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shutdown_takes_the_same_rungs_in_less_time() {
+        let warn = vec![Warning { before_ms: 10_000, command: "say soon".to_owned() }];
+        let command = Some("stop".to_owned());
+        let plan = StopPlan { command, grace_ms: 90_000, term_ms: 20_000, cap_ms: None, warn };
+        let short = plan.clone().within(45_000);
+        assert_eq!((short.grace_ms, short.term_ms), (39_375, 5_625));
+        assert_eq!(short.command, plan.command);
+        assert_eq!((short.cap_ms, short.warn), (Some(39_375), vec![]), "no warning, no more time");
+        let same = plan.clone().within(u64::MAX);
+        assert_eq!((same.grace_ms, same.term_ms), (plan.grace_ms, plan.term_ms));
+        let nothing = plan.within(0);
+        assert_eq!((nothing.grace_ms, nothing.term_ms), (0, 0));
     }
 }

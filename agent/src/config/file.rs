@@ -32,6 +32,8 @@ pub(super) struct Document {
     pub(super) stop: StopTable,
     pub(super) stop_on_agent_shutdown: bool,
     pub(super) game_user: Option<String>,
+    pub(super) workload_units: Option<bool>,
+    pub(super) container_shutdown_s: Option<u32>,
 }
 
 /// `[restart]`
@@ -195,6 +197,8 @@ const KEYS: &[&str] = &[
     "stop",
     "stop_on_agent_shutdown",
     "game_user",
+    "workload_units",
+    "container_shutdown_s",
 ];
 const RESTART_KEYS: &[&str] = &["cause_aware"];
 const STOP_KEYS: &[&str] = &["grace_s", "term_s", "cap_s", "warn"];
@@ -223,6 +227,8 @@ mod tests {
             vmid = 5001
             game_user = "d"
             stop_on_agent_shutdown = true
+            workload_units = true
+            container_shutdown_s = 45
             [restart]
             cause_aware = false
             [stop]

@@ -103,6 +103,7 @@ impl Installed {
             oom_score_adj: OOM_SCORE_ADJ,
             max_open_files: MAX_OPEN_FILES,
             stop: self.stop_plan(),
+            shutdown_ms: None,
             console: ConsoleLimits::default(),
         })
     }

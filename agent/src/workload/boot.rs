@@ -20,6 +20,7 @@ use zlh_shim::record::{Exit, ExitRecord, ShimRecord};
 use super::driver::{Channels, Context, Driver, Holder, Run};
 use super::exits;
 use super::handle::Handle;
+use super::launcher::Launcher;
 use super::machine::{Command, Effect, Machine, Phase};
 use super::operations::Operations;
 use super::orphan::{Known, Orphan};
@@ -59,10 +60,12 @@ pub(crate) async fn boot(
     journal.record(What::AgentStarted { version: crate::VERSION.to_owned() });
     let handle = Handle::new(requests_in, snapshot_out, operations.clone(), console.clone(), journal.clone());
     let shelf = Shelf::new(&paths);
-    let context = Context { paths, config, log, shelf, run_dir, vmid, journal };
+    let launcher = Launcher::new(config.workload_units, paths.is_system(), &log);
+    let context = Context { paths, config, log, shelf, run_dir, vmid, launcher, journal };
     let channels = Channels { requests, snapshot, operations, console, head, shim_slot };
     let mut driver = Driver::new(context, channels);
     driver.recall().await;
+    driver.check_launcher();
     driver.publish();
     (driver, handle)
 }
@@ -190,7 +193,7 @@ impl Driver {
         self.shim_slot.send_replace(None);
         self.run =
             Some(Run { instance: instance.to_owned(), holder: Holder::Orphan(orphan), ready_since, last });
-        if matches!(self.machine.phase(), Phase::Stopping { .. }) {
+        if matches!(self.machine.phase(), Phase::Stopping { .. }) || self.shutdown.has_begun() {
             self.stop_run();
         }
     }

@@ -22,11 +22,13 @@ use zlh_api::{Config, ErrorCode, OperationKind, OperationState, OperationSummary
 use zlh_shim::proto;
 
 use super::handle::{Outcome, Request, Verb};
+use super::launcher::Launcher;
 use super::machine::{Admission, Command, Effect, Machine, Observation, Refusal};
 use super::operations::Operations;
 use super::orphan::Orphan;
 use super::policy;
 use super::shim_client::{ShimClient, ShimError};
+use super::shutdown::{self, Shutdown};
 use super::snapshot::Snapshot;
 use super::stored::{BootTime, Memory, Shelf};
 use crate::config::AgentConfig;
@@ -48,6 +50,7 @@ pub(super) struct Context {
     pub run_dir: PathBuf,
     pub vmid: crate::log::Vmid,
     pub journal: Journal,
+    pub launcher: Launcher,
 }
 
 /// The living workload.
@@ -86,6 +89,10 @@ pub(super) enum Event {
     InstallEnded { operation: String, result: Option<Result<Box<Installed>, InstallError>> },
     /// A start has ended.
     Spawned { instance: String, result: Result<ShimClient, String> },
+    /// A start was refused: the container is shutting down.
+    TooLate { instance: String },
+    /// The launcher may have something new to say.
+    Checked,
     /// The shim's status has changed.
     Shim { instance: String, status: proto::Status },
     /// The connection to the shim is gone.
@@ -132,6 +139,7 @@ pub(crate) struct Driver {
     /// The workload's record could not be written; when it is tried again.
     pub(super) unwritten: Option<Instant>,
     pub(super) backoff_due: Option<(Instant, jiff::Timestamp)>,
+    pub(super) shutdown: Shutdown,
     pub(super) operations: Operations,
     pub(super) console: Console,
     pub(super) head: watch::Sender<u64>,
@@ -180,6 +188,7 @@ impl Driver {
             stale: false,
             unwritten: None,
             backoff_due: None,
+            shutdown: Shutdown::default(),
             operations: channels.operations,
             console: channels.console,
             head: channels.head,
@@ -210,7 +219,8 @@ impl Driver {
     }
 
     fn due(&self) -> Option<Instant> {
-        [self.readiness_due, self.backoff_due.map(|(at, _)| at), self.unwritten].into_iter().flatten().min()
+        let backoff = self.backoff_due.filter(|_| !self.shutdown.has_begun()).map(|(at, _)| at);
+        [self.readiness_due, backoff, self.unwritten].into_iter().flatten().min()
     }
 
     fn tick(&mut self) {
@@ -223,7 +233,8 @@ impl Driver {
                 "the server was not ready within {seconds} s ({why}); it was left running, look at its console"
             )));
         }
-        if self.backoff_due.is_some_and(|(at, _)| now >= at) {
+        // In a container that shuts down it stays planned, for the next boot.
+        if self.backoff_due.is_some_and(|(at, _)| now >= at) && !self.shutdown.has_begun() {
             self.backoff_due = None;
             self.machine.set_installed(self.is_in_place());
             self.observe(Observation::BackoffOver);
@@ -245,12 +256,16 @@ impl Driver {
             Request::Input { bytes, raw, reply } => self.input(bytes, raw, reply),
             Request::Players(reply) => self.players(reply),
             Request::Leave(reply) => self.leave(reply),
+            Request::ShutDown(done) => self.shut_down(Some(done)),
         }
     }
 
     fn admit(&mut self, verb: Verb) -> Result<Outcome, Problem> {
         if self.leaving.is_some() {
             return Err(Problem::new(ErrorCode::NotReady, "the agent is shutting down; ask the next one"));
+        }
+        if self.shutdown.has_begun() && !matches!(verb, Verb::Stop { .. }) {
+            return Err(shutdown::refusal());
         }
         match verb {
             Verb::Configure(config) => self.configure(*config),

@@ -9,8 +9,9 @@ use zlh_api::{OperationKind, OperationState};
 use zlh_catalog::Probe;
 
 use super::driver::{Driver, Event};
+use super::launcher::LaunchError;
 use super::machine::{Effect, Observation, Phase};
-use super::start::Launch;
+use super::start::{Launch, StartError};
 use super::stored::BootTime;
 use crate::errors::chain;
 use crate::game::probe;
@@ -136,6 +137,9 @@ impl Driver {
     }
 
     fn spawn(&mut self) {
+        if self.shutdown.has_begun() {
+            return; // the next boot does it
+        }
         let why = self.why_start();
         self.memory.restart_at = None;
         let (Some(request), Some(installed)) = (self.request.clone(), self.installed.clone()) else {
@@ -161,11 +165,16 @@ impl Driver {
             stop: self.context.config.stop,
             instance: instance.clone(),
             before: self.before.take(),
+            launcher: self.context.launcher.clone(),
+            shutdown: self.context.config.container_shutdown,
         };
         let (events, head) = (self.events_in.clone(), self.head.clone());
         tokio::spawn(async move {
-            let result = launch.run(head).await.map_err(|error| chain(&error));
-            drop(events.send(Event::Spawned { instance, result }).await);
+            let event = match launch.run(head).await {
+                Err(StartError::Launch(LaunchError::ShuttingDown)) => Event::TooLate { instance },
+                result => Event::Spawned { instance, result: result.map_err(|error| chain(&error)) },
+            };
+            drop(events.send(event).await);
         });
     }
 

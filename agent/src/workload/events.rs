@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use slog::{info, warn};
 use zlh_shim::proto;
-use zlh_shim::record::{ExitRecord, StopStage};
+use zlh_shim::record::{ExitRecord, ShimRecord, StopStage};
 
 use super::boot::{lost, record_from_status};
 use super::driver::{Driver, Event, Holder, Run};
@@ -31,6 +31,9 @@ impl Driver {
                 }
             }
             Event::Spawned { instance, result } => self.spawned(instance, result).await,
+            Event::TooLate { instance } => self.start_came_too_late(&instance),
+            // What is published after every event tells it.
+            Event::Checked => {}
             Event::Shim { instance, status } => {
                 let Some(run) = self.run.as_mut().filter(|run| run.instance == instance) else { return };
                 run.last = status.clone();
@@ -134,9 +137,21 @@ impl Driver {
         let last = shim.status().borrow().clone();
         self.run = Some(Run { instance, holder: Holder::Shim(shim), ready_since, last });
         // A stop that was asked for while nobody could hear it.
-        if matches!(self.machine.phase(), Phase::Stopping { .. }) {
+        if matches!(self.machine.phase(), Phase::Stopping { .. }) || self.shutdown.has_begun() {
             self.stop_run();
         }
+        self.check_launcher();
+    }
+
+    /// Looks, beside everything else, whether a stop of our own unit would end the workload.
+    pub(super) fn check_launcher(&self) {
+        let (launcher, events) = (self.context.launcher.clone(), self.events_in.clone());
+        let shim =
+            self.run.as_ref().and_then(|_| ShimRecord::read(&self.context.run_dir).ok()).map(|r| r.shim);
+        tokio::spawn(async move {
+            launcher.check(shim).await;
+            drop(events.send(Event::Checked).await);
+        });
     }
 
     fn probed(&mut self, seen: Seen) {
@@ -186,7 +201,7 @@ impl Driver {
     /// It ended without a shim: how, nobody knows.
     async fn orphan_ended(&mut self) {
         let Some(run) = self.run.take() else { return };
-        let stopping = matches!(self.machine.phase(), Phase::Stopping { .. });
+        let stopping = matches!(self.machine.phase(), Phase::Stopping { .. }) || self.shutdown.has_begun();
         let mut record = lost(&run.instance, &run.last, "it ended after its shim was gone");
         record.stop = stopping.then_some(StopStage::Term);
         self.count_exit(&record, run.ready_since.as_ref()).await;

@@ -47,6 +47,8 @@ pub(crate) enum Request {
     Players(oneshot::Sender<Result<Players, Problem>>),
     /// The agent ends and the game with it.
     Leave(oneshot::Sender<Leaving>),
+    /// The container shuts down; answered when nothing runs any more.
+    ShutDown(oneshot::Sender<()>),
 }
 
 /// A stop because the agent ends.
@@ -110,6 +112,20 @@ impl Handle {
         }
         let Ok(leaving) = answer.await else { return false };
         tokio::time::timeout(leaving.within, leaving.ended).await.is_ok_and(|ended| ended.is_ok())
+    }
+
+    /// The container shuts down: ends what runs, and waits until nothing does.
+    pub(crate) async fn shut_down(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.requests.send(Request::ShutDown(done)).await.is_ok() {
+            // A driver that is gone holds nothing.
+            let _ = ended.await;
+        }
+    }
+
+    /// The published state, to be watched.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.clone()
     }
 
     /// `GET /status`, from the published snapshot.

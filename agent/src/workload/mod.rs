@@ -1,7 +1,8 @@
 //! Workloads: what runs in this container and how it is kept running.
 //!
 //! `handle` is what the rest of the agent sees; `machine` and `policy` decide, purely;
-//! `driver` performs; `boot` finds out what an earlier agent left behind.
+//! `driver` performs; `boot` finds out what an earlier agent left behind,
+//! `launcher` starts shims, `shutdown` ends with the container.
 
 mod boot;
 mod driver;
@@ -10,6 +11,7 @@ mod events;
 mod exits;
 mod handle;
 mod journaling;
+mod launcher;
 mod machine;
 mod operations;
 mod orphan;
@@ -17,6 +19,7 @@ mod picture;
 mod policy;
 mod saving;
 mod shim_client;
+mod shutdown;
 mod snapshot;
 mod start;
 mod stopping;
@@ -29,7 +32,6 @@ pub(crate) use handle::{Handle, Outcome, Verb};
 #[cfg(test)]
 pub(crate) use operations::Operations;
 pub(crate) use shim_client::ShimClient;
-#[cfg(test)]
 pub(crate) use snapshot::Snapshot;
 pub(crate) use start::{game_user, make_game_root};
 pub(crate) use stored::Shelf;

@@ -30,6 +30,7 @@ impl Driver {
         if self.stale {
             self.write_memory();
         }
+        self.settle_shutdown();
     }
 
     /// Writes what is remembered at once.
@@ -75,6 +76,7 @@ impl Driver {
         let installed = self.installed.as_ref();
         let mut warnings = self.context.config.warnings.clone();
         warnings.extend(self.warnings.iter().cloned());
+        warnings.extend(self.context.launcher.warnings());
         warnings.extend(installed.iter().flat_map(|i| i.warnings.iter().cloned()));
         if self.run.as_ref().is_some_and(|run| run.shim().is_none()) {
             warnings.push(

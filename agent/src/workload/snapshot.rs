@@ -130,6 +130,15 @@ impl Snapshot {
         }
     }
 
+    /// State and reason on one line.
+    pub(crate) fn line(&self) -> String {
+        if self.ready {
+            format!("{}: ready", self.state)
+        } else {
+            format!("{}: {}", self.state, self.reason())
+        }
+    }
+
     fn reason(&self) -> String {
         if !self.ready_error.is_empty() {
             return self.ready_error.clone();

@@ -2,20 +2,16 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::Command;
 use tokio::sync::watch;
 use zlh_shim::connect::ConnectError;
 use zlh_shim::durable;
-use zlh_shim::files;
 use zlh_shim::process::Generation;
 use zlh_shim::record::ShimRecord;
 
+use super::launcher::{LaunchError, Launcher, Order};
 use super::shim_client::ShimClient;
 use crate::config::StopConfig;
 use crate::game::files::{self as game_files, FileError};
@@ -25,14 +21,8 @@ use crate::game::worlds;
 use crate::paths::{self, Paths};
 use crate::users::{GameUser, UserError};
 
-/// How long a new shim may take until it holds the workload.
-const SHIM_READY: Duration = Duration::from_secs(15);
-
 /// Longest name of a process, bytes.
 const MAX_COMM: u64 = 256;
-
-/// Longest line a starting shim may say, bytes.
-const MAX_LINE: u64 = 4096;
 
 /// Why a game was not started. The text ends in `error`.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +59,12 @@ pub(crate) enum StartError {
         #[source]
         source: io::Error,
     },
-    /// The shim said why not.
-    #[error("the shim could not hold the server: {0}")]
-    Shim(String),
+    /// No shim could be started.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// A task of our own broke.
+    #[error("the preparation broke off: {0}")]
+    Broken(tokio::task::JoinError),
     /// The shim started and cannot be reached.
     #[error("the shim started, but cannot be reached")]
     Connect(#[from] ConnectError),
@@ -91,6 +84,10 @@ pub(crate) struct Launch {
     pub instance: String,
     /// The shim of the run before, if it may still hold the slot.
     pub before: Option<ShimClient>,
+    /// Who starts the shim.
+    pub launcher: Launcher,
+    /// How long a stop may take when the container shuts down.
+    pub shutdown: Duration,
 }
 
 impl Launch {
@@ -100,11 +97,10 @@ impl Launch {
             before.leave().await;
         }
         let (run_dir, instance) = (self.run_dir.clone(), self.instance.clone());
-        tokio::task::spawn_blocking(move || self.prepare())
-            .await
-            .map_err(|error| StartError::Shim(error.to_string()))??;
+        let (launcher, shutdown) = (self.launcher.clone(), self.shutdown);
+        tokio::task::spawn_blocking(move || self.prepare()).await.map_err(StartError::Broken)??;
         step("start.spawn")?;
-        spawn_shim(&run_dir).await?;
+        launcher.launch(Order { run_dir: &run_dir, arguments: &[], stdin: None, shutdown }).await?;
         step("start.connect")?;
         Ok(ShimClient::connect(&run_dir, &instance, head).await?)
     }
@@ -132,6 +128,7 @@ impl Launch {
         game_files::apply(&root, &self.installed.plan.files, &values, self.accept_eula, owner)?;
         let mut spec = self.installed.spec(&self.request, &root, &user, self.instance.clone())?;
         spec.stop = self.stop.over(spec.stop);
+        spec.shutdown_ms = u64::try_from(self.shutdown.as_millis()).ok();
         let io = |step: &str| {
             let step = format!("{step} in {}", self.run_dir.display());
             move |source| StartError::Io { step, source }
@@ -189,49 +186,4 @@ fn check_worlds(root: &Path) -> Result<(), StartError> {
         None => "a process outside of this container".to_owned(),
     };
     Err(StartError::WorldLocked { lock: root.join(held.path), by })
-}
-
-/// Spawns a shim and waits until it holds the workload or says why not. It is our child
-/// by birth only: it leads a session of its own and outlives us.
-async fn spawn_shim(run_dir: &Path) -> Result<(), StartError> {
-    let io = |step: &str| {
-        let step = step.to_owned();
-        move |source| StartError::Io { step, source }
-    };
-    let log = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(run_dir.join(files::LOG))
-        .map_err(io("open the shim's log"))?;
-    let mut child = Command::new("/proc/self/exe")
-        .arg("shim")
-        .arg(run_dir)
-        .env_clear()
-        .envs(zlh_shim::faults::environment())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .map_err(io("start the shim"))?;
-    let Some(stdout) = child.stdout.take() else {
-        return Err(StartError::Shim("it has no standard output".to_owned()));
-    };
-    // The runtime reaps the shim whenever it ends; nobody waits for it.
-    drop(child);
-    let mut line = String::new();
-    let mut reader = BufReader::new(stdout.take(MAX_LINE));
-    match tokio::time::timeout(SHIM_READY, reader.read_line(&mut line)).await {
-        Err(_) => Err(StartError::Shim(format!("no word from it within {SHIM_READY:?}"))),
-        Ok(Err(source)) => Err(StartError::Io { step: "hear the shim".to_owned(), source }),
-        Ok(Ok(_)) => match line.trim_end() {
-            "ready" => Ok(()),
-            "" => Err(StartError::Shim(format!(
-                "it ended without a word; see {}",
-                run_dir.join(files::LOG).display()
-            ))),
-            other => Err(StartError::Shim(other.trim_start_matches("error ").to_owned())),
-        },
-    }
 }

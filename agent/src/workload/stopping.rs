@@ -135,6 +135,11 @@ impl Driver {
                 ..StopPlan::default()
             },
         };
-        self.context.config.stop.over(plan)
+        let plan = self.context.config.stop.over(plan);
+        // In the time there is.
+        match self.shutdown.limit_ms() {
+            Some(limit) => plan.within(limit),
+            None => plan,
+        }
     }
 }

@@ -37,6 +37,7 @@ pub(crate) fn shell(script: &str) -> Spec {
             term_ms: 5_000,
             ..StopPlan::default()
         },
+        shutdown_ms: None,
         console: ConsoleLimits::default(),
     }
 }

@@ -296,7 +296,8 @@ impl Holder {
             if i32::try_from(info.ssi_signo) == Ok(libc::SIGTERM) {
                 self.leaving = true;
                 // A container that shuts down has no time to warn anybody.
-                self.stop(StopPlan { warn: Vec::new(), ..self.held.spec.stop.clone() });
+                let plan = self.held.spec.shutdown_plan();
+                self.stop(StopPlan { warn: Vec::new(), ..plan });
             }
         }
         // SIGCHLD coalesces, and so do we: look at everything.

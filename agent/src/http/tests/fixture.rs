@@ -272,6 +272,7 @@ async fn drive(mut asked: mpsc::Receiver<Request>, script: Arc<Mutex<Script>>, o
             }
             // No route asks for it.
             Request::Leave(_) => {}
+            Request::ShutDown(done) => drop(done.send(())),
         }
     }
 }
