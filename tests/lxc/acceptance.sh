@@ -31,7 +31,7 @@ flock 9
 rm -rf "$work"/run-* # of a run that was killed
 
 if [ ! -d "$work/$suite" ]; then
-  echo "building a root file system with systemd (once, about 250 MB in $work)" >&2
+  echo "building a root file system with systemd (once, about 200 MB in $work)" >&2
   rm -rf "$work/$suite.new"
   # Without a D-Bus daemon, as small templates come: nothing here may need one.
   if ! debootstrap --variant=minbase --include=systemd-sysv,procps "$suite" "$work/$suite.new" \
@@ -39,7 +39,8 @@ if [ ! -d "$work/$suite" ]; then
     tail -n 3 "$work/debootstrap.log" >&2
     skip "debootstrap failed (no network?); see $work/debootstrap.log"
   fi
-  rm -rf "$work/$suite.new"/var/cache/apt/*.bin "$work/$suite.new"/var/cache/apt/archives/*.deb
+  # Every run copies it.
+  (cd "$work/$suite.new" && rm -rf var/cache/apt/* var/lib/apt/lists/* usr/share/{doc,man,locale,info})
   mv "$work/$suite.new" "$work/$suite"
 fi
 

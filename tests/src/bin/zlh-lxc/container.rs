@@ -1,6 +1,7 @@
 //! One LXC container with a root file system of its own; gone when dropped.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +13,32 @@ use anyhow::{Context, Result, bail};
 pub(crate) struct Container {
     /// LXC's folder of containers, with one in it.
     home: PathBuf,
+}
+
+/// How it is set apart from the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// As Proxmox makes them: its root is nobody outside, one unified control group tree.
+    Unprivileged,
+    /// As LXC comes, for machines that cannot map the owners of files.
+    Privileged,
+}
+
+impl Kind {
+    /// Who its root is outside.
+    const fn owner(self) -> u32 {
+        match self {
+            Self::Unprivileged => MAPPED,
+            Self::Privileged => 0,
+        }
+    }
+
+    const fn lines(self) -> &'static str {
+        match self {
+            Self::Unprivileged => UNPRIVILEGED,
+            Self::Privileged => "",
+        }
+    }
 }
 
 impl Container {
@@ -29,11 +56,10 @@ impl Container {
         if !copied.success() {
             bail!("copying {} failed", rootfs.display());
         }
-        fs::write(this.home.join(NAME).join("config"), this.configuration())?;
         Ok(this)
     }
 
-    fn configuration(&self) -> String {
+    fn configuration(&self, kind: Kind) -> String {
         // No network but its own loopback: nothing it does is seen outside. Nothing of it is
         // confined, so that the machine's own confinement is not what is tested.
         format!(
@@ -42,9 +68,11 @@ impl Container {
              lxc.rootfs.path = dir:{}\n\
              lxc.net.0.type = empty\n\
              lxc.apparmor.profile = unconfined\n\
-             lxc.console.logfile = {}\n",
+             lxc.console.logfile = {}\n\
+             {}",
             self.root().display(),
             self.home.join("console.log").display(),
+            kind.lines(),
         )
     }
 
@@ -62,7 +90,24 @@ impl Container {
     pub(crate) fn write(&self, absolute: &str, content: &str) -> Result<()> {
         let path = self.path(absolute);
         fs::create_dir_all(path.parent().context("a path with a folder")?)?;
-        fs::write(&path, content).with_context(|| format!("write {}", path.display()))
+        fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
+        let root = fs::metadata(self.root())?.uid();
+        Ok(lchown(&path, Some(root), Some(root))?)
+    }
+
+    /// Boots it for the first time, in the best way this machine can.
+    pub(crate) fn begin(&self) -> Result<Kind> {
+        let mut last = Ok(Kind::Privileged);
+        for kind in [Kind::Unprivileged, Kind::Privileged] {
+            fs::write(self.home.join(NAME).join("config"), self.configuration(kind))?;
+            give_to(&self.root(), kind.owner())?;
+            last = self.start().map(|()| kind);
+            if last.is_ok() {
+                break;
+            }
+            self.kill();
+        }
+        last
     }
 
     /// Boots it, and waits until systemd has.
@@ -134,7 +179,11 @@ impl Container {
     }
 
     fn lxc(&self, tool: &str, arguments: &[&str]) -> Result<Output> {
-        Command::new(tool)
+        let mut command = Command::new(Path::new("/usr/bin").join(tool));
+        // Without newuidmap in its way LXC writes the owners' map itself, as root may; with it,
+        // this machine's /etc/subuid would have to be changed.
+        command.env("PATH", "/usr/sbin:/sbin");
+        command
             .arg("--lxcpath")
             .arg(&self.home)
             .args(["--name", NAME])
@@ -142,6 +191,10 @@ impl Container {
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("run {tool}"))
+    }
+
+    fn kill(&self) {
+        let _ = self.lxc("lxc-stop", &["--kill"]);
     }
 
     /// The end of its console.
@@ -156,9 +209,26 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         // Whatever state it is in; it may not even have started.
-        let _ = self.lxc("lxc-stop", &["--kill"]);
+        self.kill();
         let _ = fs::remove_dir_all(&self.home);
     }
+}
+
+/// Gives a tree whose owners count from 0, or from [`MAPPED`], to owners that count from `root`.
+fn give_to(path: &Path, root: u32) -> Result<()> {
+    let meta = fs::symlink_metadata(path)?;
+    let owner = |id: u32| Some(id % MAPPED + root);
+    lchown(path, owner(meta.uid()), owner(meta.gid()))?;
+    if !meta.is_symlink() {
+        // What programs set for their owners is lost with the owner.
+        fs::set_permissions(path, meta.permissions())?;
+    }
+    if meta.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give_to(&entry?.path(), root)?;
+        }
+    }
+    Ok(())
 }
 
 /// Asks until it says `Ok`; its last word is the error at the deadline.
@@ -180,6 +250,17 @@ fn words(output: &Output) -> String {
     format!("{}: {}", output.status, String::from_utf8_lossy(&text).trim())
 }
 
+/// Files are given to the mapped owners on disk: what the kernel could map at mount time LXC
+/// does not map again when a container reboots.
+const UNPRIVILEGED: &str = "\
+lxc.include = /usr/share/lxc/config/userns.conf
+lxc.idmap = u 0 100000 65536
+lxc.idmap = g 0 100000 65536
+lxc.mount.auto =
+lxc.mount.auto = proc:mixed sys:mixed
+lxc.mount.entry = cgroup2 sys/fs/cgroup cgroup2 rw,nosuid,nodev,noexec,relatime 0 0
+";
+const MAPPED: u32 = 100_000;
 const NAME: &str = "zlh";
 const BOOT: Duration = Duration::from_secs(90);
 const STEP: Duration = Duration::from_millis(50);

@@ -147,6 +147,12 @@ pub(crate) fn run_before(container: &Container) -> Result<Vec<Event>> {
     Ok(events[*before..*last].to_vec())
 }
 
+/// How often the game was started.
+pub(crate) fn runs(container: &Container) -> Result<usize> {
+    let events = events::read(&container.path(GAME_ROOT).join("fake-events.jsonl"))?;
+    Ok(events.iter().filter(|event| event.what == What::Started).count())
+}
+
 /// What the game was asked to do and did, in a few words; an error when it was not stopped by
 /// its command and nothing else.
 pub(crate) fn was_asked(events: &[Event]) -> Result<String> {

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use container::Container;
+use container::{Container, Kind};
 use report::{Report, say};
 
 fn main() -> Result<ExitCode> {
@@ -25,9 +25,13 @@ fn main() -> Result<ExitCode> {
     };
     let container = Container::create(rootfs, work).context("prepare the container")?;
     let store = guest::furnish(&container).context("furnish the container")?;
-    if let Err(error) = container.start() {
-        say(&format!("this machine starts no containers: {error:#}"));
-        return Ok(ExitCode::from(CANNOT));
+    match container.begin() {
+        Ok(Kind::Unprivileged) => say("an unprivileged container with unified control groups, as deployed"),
+        Ok(Kind::Privileged) => say("a privileged container: this machine starts no unprivileged one"),
+        Err(error) => {
+            say(&format!("this machine starts no containers: {error:#}"));
+            return Ok(ExitCode::from(CANNOT));
+        }
     }
     let mut report = Report::default();
     let told = story::tell(&container, &mut report);

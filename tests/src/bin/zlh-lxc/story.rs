@@ -16,6 +16,8 @@ pub(crate) fn tell(c: &Container, report: &mut Report) -> Result<()> {
     the_agent_comes_and_goes(c, report)?;
     shim_lost(c, report)?;
     reboots(c, report)?;
+    overtaken(c, report)?;
+    systemd_refuses(c, report)?;
     without_a_unit(c, report)?;
     nothing_helps(c, report)
 }
@@ -159,6 +161,55 @@ fn reboots(c: &Container, report: &mut Report) -> Result<()> {
     c.run(&["zlhctl", "start", AGENT]).map(drop)
 }
 
+/// A restart, and the container goes down before its second half.
+fn overtaken(c: &Container, report: &mut Report) -> Result<()> {
+    game_when_ready(c)?;
+    let runs = guest::runs(c)?;
+    report.check("a restart that a reboot overtakes is finished by the next boot", || {
+        c.run(&["zlhctl", "restart", AGENT, "--no-wait"])?;
+        let took = c.reboot()?;
+        let status = guest::wait_ready(c)?;
+        ensure!(status.crashes_total == 0, "{} crashes", status.crashes_total);
+        let more = guest::runs(c)? - runs;
+        ensure!(more == 1, "{more} starts");
+        Ok(format!("{took:.1?}, one start, no crash"))
+    });
+    Ok(())
+}
+
+/// What comes of a systemd that fails, and of one that hangs.
+fn systemd_refuses(c: &Container, report: &mut Report) -> Result<()> {
+    c.run(&["mv", TOOL, TOOL_ASIDE])?;
+    for (what, script) in [
+        (
+            "systemd refuses a unit: a plain child, and a warning",
+            "#!/bin/sh\necho out of units >&2\nexit 1\n",
+        ),
+        ("systemd hangs: a plain child after 10 s, and a warning", "#!/bin/sh\nexec sleep 600\n"),
+    ] {
+        c.write(TOOL, script)?;
+        c.run(&["chmod", "755", TOOL])?;
+        report.check(what, || {
+            c.run(&["zlhctl", "restart", AGENT])?;
+            let game = game_when_ready(c)?;
+            let unit = guest::unit_of(c, game.pid)?;
+            ensure!(unit == "zlh-agent.service", "it is in {unit}");
+            guest::wait_warning(c, "has no unit of its own").map(|_| String::new())
+        });
+    }
+    c.run(&["mv", TOOL_ASIDE, TOOL])?;
+    report.check("the next start has a unit again, and the warning is gone", || {
+        c.run(&["zlhctl", "restart", AGENT])?;
+        let game = game_when_ready(c)?;
+        let unit = guest::unit_of(c, game.pid)?;
+        ensure!(unit.starts_with("zlh-game-"), "it is in {unit}");
+        let warnings = guest::status(c)?.warnings;
+        ensure!(warnings.is_empty(), "{warnings:?}");
+        Ok(unit)
+    });
+    Ok(())
+}
+
 /// `workload_units = false` stands for every container whose systemd gives none.
 fn without_a_unit(c: &Container, report: &mut Report) -> Result<()> {
     guest::configure_agent(c, "workload_units = false")?;
@@ -237,5 +288,7 @@ fn run_before(c: &Container) -> Result<String> {
     guest::was_asked(&guest::run_before(c)?)
 }
 
+const TOOL: &str = "/usr/bin/systemd-run";
+const TOOL_ASIDE: &str = "/usr/bin/systemd-run.aside";
 /// What Proxmox waits for a container that shuts down, unless told otherwise.
 const PROXMOX: Duration = Duration::from_secs(60);
