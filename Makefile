@@ -22,7 +22,7 @@ clean-demo: ## stop a running demo and remove .demo
 	  rm -rf .demo; \
 	fi
 
-test: ## the whole suite: fetches a real server and real players once
+test: ## the whole suite: fetches a real server, real players and a container's files once
 	@tests/prepare.sh
 	@cargo nextest --version >/dev/null 2>&1 || { \
 	  echo "error: cargo-nextest is missing" >&2; \
@@ -30,6 +30,7 @@ test: ## the whole suite: fetches a real server and real players once
 	cargo build --workspace --bins
 	ZLH_TEST_THOROUGH=$(or $(ZLH_TEST_THOROUGH),1) cargo nextest run --workspace
 	cargo test --workspace --doc
+	@tests/lxc/acceptance.sh
 
 check: ## formatting, lints, and whether the OpenAPI document is current
 	cargo fmt --all -- --check
