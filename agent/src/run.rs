@@ -28,6 +28,8 @@ const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
 
 /// For the connections' end and the rest of our own.
 const FAREWELL: Duration = Duration::from_secs(10);
+/// How long the first answer may wait for what an earlier agent left behind to be known.
+const RECALL: Duration = Duration::from_millis(300);
 
 /// Threads that serve requests and events; work that blocks has threads of its own.
 const WORKERS: usize = 2;
@@ -86,7 +88,12 @@ async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instan
     })?;
     let address =
         listener.local_addr().map_err(|error| format!("cannot read the listening address: {error}"))?;
-    let (driver, handle) = workload::boot(paths.clone(), config.clone(), vmid, log).await;
+    let (driver, handle) = workload::boot(paths.clone(), config.clone(), vmid, log);
+    let (recalled, recall) = tokio::sync::oneshot::channel();
+    let driver = tokio::spawn(driver.run(recalled));
+    // Whoever asks first should see what is already running; but nobody is kept waiting by a
+    // shim that does not answer.
+    let _ = tokio::time::timeout(RECALL, recall).await;
     if let Err(error) = durable::write(&paths.listen_file(), format!("{address}\n").as_bytes(), 0o644) {
         // A full disk is no reason to stay away: stopping and deleting are what it needs now.
         warn!(log, "the address could not be written to a file"; "file" => %paths.listen_file().display(), "error" => %error);
@@ -100,7 +107,6 @@ async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instan
     let (stop, stopped) = watch::channel(false);
     let app = http::App::new(handle.clone(), &config, &log.new(o!("component" => "http")));
     let server = tokio::spawn(http::serve(listener, app, stopped));
-    let driver = tokio::spawn(driver.run());
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",

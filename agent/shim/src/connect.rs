@@ -12,10 +12,14 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::IoSliceMut;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags,
+    SocketType, socket_with,
+};
 
 use crate::files;
 use crate::frame::{self, Frame};
+use crate::process::ProcessId;
 use crate::proto::{self, kind};
 
 /// An open connection.
@@ -28,6 +32,11 @@ pub struct Connection {
     /// A duplicate of the terminal's master. Held, it keeps the workload's terminal
     /// alive if the shim dies.
     pub master: Option<OwnedFd>,
+    /// The shim's memory for bytes between the terminal and the log ([`crate::flight`]), if
+    /// it speaks version 2: held for the shim that takes over if this one dies.
+    pub flight: Option<OwnedFd>,
+    /// The shim, by the identity of the process that listens.
+    pub shim: Option<ProcessId>,
     /// Bytes that arrived behind the welcome.
     pub rest: Vec<u8>,
 }
@@ -53,6 +62,12 @@ pub enum ConnectError {
     /// It listens and says nothing in time.
     #[error("the shim does not answer (frozen?)")]
     Silent,
+    /// It holds another run than the one that was asked for.
+    #[error("the shim holds another run ({found})")]
+    OtherRun {
+        /// The run it says it holds.
+        found: String,
+    },
     /// It refused.
     #[error("the shim refused: {0}")]
     Refused(proto::Refusal),
@@ -72,8 +87,10 @@ pub fn connect(
     patience: Duration,
 ) -> Result<Connection, ConnectError> {
     let deadline = Instant::now() + patience;
-    let stream = open(run_dir)
-        .map_err(|source| ConnectError::Absent { dir: run_dir.display().to_string(), source })?;
+    let stream = open(run_dir).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => ConnectError::Silent,
+        _ => ConnectError::Absent { dir: run_dir.display().to_string(), source },
+    })?;
     let peer = rustix::net::sockopt::socket_peercred(&stream).map_err(io::Error::from)?;
     if !peer.uid.is_root() && peer.uid != rustix::process::geteuid() {
         return Err(ConnectError::Stranger { uid: peer.uid.as_raw() });
@@ -88,8 +105,8 @@ pub fn connect(
     frame::encode(kind::HELLO, 0, &proto::body(&hello), &mut out);
     stream.set_write_timeout(Some(patience))?;
     (&stream).write_all(&out).map_err(silent)?;
-    let (frame, master, rest) = receive_welcome(&stream, deadline)?;
-    let welcome = match frame.kind {
+    let (frame, descriptors, rest) = receive_welcome(&stream, deadline)?;
+    let welcome: proto::Welcome = match frame.kind {
         kind::WELCOME => {
             minicbor::decode(&frame.body).map_err(|error| ConnectError::Malformed(error.to_string()))?
         }
@@ -100,8 +117,19 @@ pub fn connect(
         }
         other => return Err(ConnectError::Malformed(format!("frame type {other} instead of a welcome"))),
     };
+    if !instance.is_empty() && welcome.instance != instance {
+        return Err(ConnectError::OtherRun { found: welcome.instance });
+    }
+    let (low, high) = proto::VERSIONS;
+    if !(low..=high).contains(&welcome.proto) {
+        return Err(ConnectError::Malformed(format!("it chose version {}", welcome.proto)));
+    }
     stream.set_nonblocking(true)?;
-    Ok(Connection { stream, welcome, master, rest })
+    let mut descriptors = descriptors.into_iter();
+    let master = descriptors.next();
+    let flight = descriptors.next().filter(|_| welcome.proto >= proto::WITH_FLIGHT);
+    let shim = ProcessId::of(peer.pid.as_raw_nonzero().get()).ok();
+    Ok(Connection { stream, welcome, master, flight, shim, rest })
 }
 
 /// A socket's path has 107 bytes at most; through the directory's descriptor any depth will do.
@@ -111,19 +139,29 @@ fn open(run_dir: &Path) -> io::Result<UnixStream> {
         OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    UnixStream::connect(format!("/proc/self/fd/{}/{}", dir.as_raw_fd(), files::SOCKET))
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{}", dir.as_raw_fd(), files::SOCKET))?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // A frozen shim accepts nobody: once its queue is full, a blocking connect would wait
+    // for ever, this one says EAGAIN.
+    rustix::net::connect(&socket, &address)?;
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Ok(socket.into())
 }
 
-type Welcomed = (Frame, Option<OwnedFd>, Vec<u8>);
+/// The terminal's master and the shim's memory.
+const MAX_DESCRIPTORS: usize = 2;
+
+type Welcomed = (Frame, Vec<OwnedFd>, Vec<u8>);
 
 fn receive_welcome(stream: &UnixStream, deadline: Instant) -> Result<Welcomed, ConnectError> {
     let mut input = Vec::new();
-    let mut master = None;
+    let mut descriptors = Vec::new();
     loop {
         if let Some(frame) =
             frame::take(&mut input).map_err(|error| ConnectError::Malformed(error.to_string()))?
         {
-            return Ok((frame, master, input));
+            return Ok((frame, descriptors, input));
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -131,9 +169,9 @@ fn receive_welcome(stream: &UnixStream, deadline: Instant) -> Result<Welcomed, C
         }
         stream.set_read_timeout(Some(left))?;
         let mut buffer = [0_u8; 4096];
-        let read = if master.is_none() {
-            let (read, fd) = receive_with_descriptor(stream, &mut buffer).map_err(silent)?;
-            master = fd;
+        let read = if descriptors.is_empty() {
+            let (read, received) = receive_with_descriptors(stream, &mut buffer).map_err(silent)?;
+            descriptors = received;
             read
         } else {
             (&*stream).read(&mut buffer).map_err(silent)?
@@ -145,8 +183,9 @@ fn receive_welcome(stream: &UnixStream, deadline: Instant) -> Result<Welcomed, C
     }
 }
 
-fn receive_with_descriptor(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// What came, and at most [`MAX_DESCRIPTORS`] descriptors; the kernel closes further ones.
+fn receive_with_descriptors(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let message = rustix::net::recvmsg(
         stream,
@@ -154,15 +193,13 @@ fn receive_with_descriptor(stream: &UnixStream, buffer: &mut [u8]) -> io::Result
         &mut ancillary,
         RecvFlags::CMSG_CLOEXEC,
     )?;
-    let mut descriptor = None;
+    let mut descriptors = Vec::new();
     for item in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = item {
-            for fd in descriptors {
-                descriptor = Some(fd);
-            }
+        if let RecvAncillaryMessage::ScmRights(received) = item {
+            descriptors.extend(received);
         }
     }
-    Ok((message.bytes, descriptor))
+    Ok((message.bytes, descriptors))
 }
 
 fn silent(error: io::Error) -> ConnectError {

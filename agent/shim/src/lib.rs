@@ -14,6 +14,9 @@
 //!   `Cargo.toml` is its text.
 //! - [`console_log`], [`record`], [`spec`] and [`durable`] are what lies on disk.
 //! - [`faults`] lets tests break things at named places; it is empty in what is shipped.
+//! - [`flight`], [`handover`], [`living`] and [`kin`] are for the time after a shim was
+//!   killed: the bytes it had in hand, the descriptors its successor needs, the end of a
+//!   process that is nobody's child, and who else belongs to it.
 //!
 //! Nothing of the agent is imported here, and no async runtime is in the dependency tree.
 
@@ -22,9 +25,13 @@ pub mod console_log;
 pub mod durable;
 pub mod exec_stage;
 pub mod faults;
+pub mod flight;
 pub mod frame;
+pub mod handover;
 pub mod holder;
+pub mod kin;
 pub mod ladder;
+pub mod living;
 pub mod process;
 pub mod proto;
 pub mod record;
@@ -51,6 +58,8 @@ pub mod files {
     pub const SOCKET: &str = "s";
     /// Locked by the shim and every process of the workload.
     pub const LOCK: &str = "lock";
+    /// Locked by whoever holds the workload, and by nobody else: two shims never hold one.
+    pub const HOLDER_LOCK: &str = "holder.lock";
     /// Segments of the console log.
     pub const CONSOLE: &str = "console";
     /// What the shim has to say to a person.

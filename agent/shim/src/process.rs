@@ -68,6 +68,31 @@ pub fn stat(pid: i32) -> io::Result<Stat> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unreadable process state"))
 }
 
+/// The wait status of a process that has ended and was not waited for yet. Zero may also
+/// mean that we have no right to know: [`crate::living::Living`] asks about that.
+pub fn remains(process: ProcessId) -> Option<i32> {
+    let bytes = fs::read(format!("/proc/{}/stat", process.pid)).ok()?;
+    let stat = parse_stat(&bytes)?;
+    if stat.start_ticks != process.start_ticks || stat.state != b'Z' {
+        return None;
+    }
+    // Field 52, the last one so far; the name counts as one whatever it holds.
+    let close = bytes.iter().rposition(|&b| b == b')')?;
+    let rest = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
+    rest.split_ascii_whitespace().nth(49)?.parse().ok()
+}
+
+/// Every living process, zombies left out.
+pub fn all() -> Vec<(ProcessId, Stat)> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| {
+        let stat = stat(pid).ok()?;
+        (stat.state != b'Z').then_some((ProcessId { pid, start_ticks: stat.start_ticks }, stat))
+    })
+    .collect()
+}
+
 /// The command name may hold spaces and parentheses, so fields count from the last `)`.
 fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let close = bytes.iter().rposition(|&b| b == b')')?;

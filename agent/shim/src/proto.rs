@@ -9,8 +9,12 @@ use minicbor::{Decode, Encode};
 use crate::record::Exit;
 use crate::spec::StopPlan;
 
-/// Protocol versions this code speaks.
-pub const VERSIONS: (u16, u16) = (1, 1);
+/// Protocol versions this code speaks. Version 2: the welcome carries the shim's
+/// [`crate::flight`] memory beside the terminal, and a status says whether it was adopted.
+pub const VERSIONS: (u16, u16) = (1, 2);
+
+/// The version from which on a welcome carries the memory.
+pub const WITH_FLIGHT: u16 = 2;
 
 /// Message types.
 pub mod kind {
@@ -123,6 +127,22 @@ pub struct Status {
     /// Console log offset at which this run began.
     #[n(10)]
     pub log_run_start: u64,
+    /// This shim took the workload over from one that died; absent when it started it, and
+    /// before version 2.
+    #[n(11)]
+    pub adopted: Option<Adopted>,
+}
+
+/// What a change of shims cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Adopted {
+    /// How often that happened to this run.
+    #[n(0)]
+    pub times: u32,
+    /// Bytes of output that went with dead shims, all in all; each is a gap in the log.
+    #[n(1)]
+    pub lost_bytes: u64,
 }
 
 /// [`Exit`] on the wire.
@@ -386,6 +406,45 @@ mod tests {
         assert_eq!(body(&Stop::from(plan.clone())), [0xa2, 1, 5, 2, 6]);
         let old: Stop = minicbor::decode(&[0xa2, 1, 5, 2, 6]).unwrap();
         assert_eq!(StopPlan::from(old), plan);
+    }
+
+    #[test]
+    fn both_versions_of_a_status_are_these_bytes() {
+        let mut status = Status {
+            sequence: 1,
+            pid: 300,
+            start_ticks: 3,
+            started_boot_ms: 4,
+            started_unix_ms: 5,
+            log_start: 6,
+            log_head: 7,
+            log_unwritten: 8,
+            stop_stage: 2,
+            exit: None,
+            log_run_start: 10,
+            adopted: None,
+        };
+        // Version 1; also what version 2 says as long as no shim was replaced.
+        let first: &[u8] = &[0xaa, 0, 1, 1, 0x19, 1, 44, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 2, 10, 10];
+        assert_eq!(body(&status), first);
+        assert_eq!(minicbor::decode::<Status>(first).unwrap(), status);
+        status.adopted = Some(Adopted { times: 2, lost_bytes: 256 });
+        let mut second = first.to_vec();
+        second[0] = 0xab;
+        second.extend([11, 0xa2, 0, 2, 1, 0x19, 1, 0]);
+        assert_eq!(body(&status), second);
+        assert_eq!(minicbor::decode::<Status>(&second).unwrap(), status);
+    }
+
+    #[test]
+    fn the_second_version_says_hello_in_these_bytes() {
+        let hello = Hello {
+            proto_min: VERSIONS.0,
+            proto_max: VERSIONS.1,
+            agent_version: String::new(),
+            instance: "a".to_owned(),
+        };
+        assert_eq!(body(&hello), [0xa4, 0, 1, 1, 2, 2, 0x60, 3, 0x61, b'a']);
     }
 
     #[test]

@@ -36,6 +36,15 @@ pub struct ShimRecord {
     /// Console log offset at which this run began.
     #[serde(default)]
     pub console_start: u64,
+    /// Memory events before the start, where they could be read.
+    #[serde(default)]
+    pub oom_before: Option<u64>,
+    /// How often another shim took over, because the one before had died.
+    #[serde(default)]
+    pub adoptions: u32,
+    /// Bytes of output that went with dead shims.
+    #[serde(default)]
+    pub lost_bytes: u64,
 }
 
 /// `child.json`: who became the workload.

@@ -4,7 +4,6 @@
 //! answers is attached to, an exit record that was not counted is counted with its
 //! own time, a process that cannot be asked is never signalled by its number.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,17 +12,20 @@ use tokio::sync::{mpsc, watch};
 use zlh_shim::connect::ConnectError;
 use zlh_shim::console_log::Reader;
 use zlh_shim::files;
+use zlh_shim::living::Living;
 use zlh_shim::process::{Generation, ProcessId};
 use zlh_shim::proto;
 use zlh_shim::record::{Exit, ExitRecord, ShimRecord};
 
+use super::drain::Legacy;
 use super::driver::{Channels, Context, Driver, Holder, Run};
 use super::exits;
 use super::handle::Handle;
 use super::launcher::Launcher;
 use super::machine::{Command, Effect, Machine, Phase};
 use super::operations::Operations;
-use super::orphan::{Known, Orphan};
+use super::orphan::{Orphan, sweep_slot};
+use super::regain::{Known, explain, is_frozen};
 use super::shim_client::ShimClient;
 use super::snapshot::Snapshot;
 use super::stored::{BootTime, Shelf};
@@ -39,8 +41,9 @@ const GAME: &str = "game";
 /// Requests that may wait for the driver.
 const QUEUE: usize = 64;
 
-/// Looks at what is there and builds the driver and its handle.
-pub(crate) async fn boot(
+/// Builds the driver and its handle. What is there is looked at when the driver runs: a shim
+/// that does not answer must not keep anybody from being heard.
+pub(crate) fn boot(
     paths: Paths,
     config: Arc<AgentConfig>,
     vmid: crate::log::Vmid,
@@ -63,11 +66,7 @@ pub(crate) async fn boot(
     let launcher = Launcher::new(config.workload_units, paths.is_system(), &log);
     let context = Context { paths, config, log, shelf, run_dir, vmid, launcher, journal };
     let channels = Channels { requests, snapshot, operations, console, head, shim_slot };
-    let mut driver = Driver::new(context, channels);
-    driver.recall().await;
-    driver.check_launcher();
-    driver.publish();
-    (driver, handle)
+    (Driver::new(context, channels), handle)
 }
 
 /// What became of the run that `shim.json` names.
@@ -80,12 +79,12 @@ enum Found {
     Ended(Box<ExitRecord>),
     /// The container was restarted under it.
     Swept,
-    /// It lives, and no shim answers for it.
-    Orphan(Box<ShimRecord>, ProcessId),
+    /// It lives, or has just ended, and no shim answers for it.
+    Orphan(Box<ShimRecord>, Arc<Living>),
 }
 
 impl Driver {
-    async fn recall(&mut self) {
+    pub(super) async fn recall(&mut self) {
         let (memory, warning) = self.context.shelf.memory();
         self.memory = memory;
         self.warnings.extend(warning);
@@ -98,6 +97,7 @@ impl Driver {
         let broken = self.recall_payload().err();
         let ready = self.is_in_place();
         self.machine = Machine::new(self.request.is_some(), ready, self.memory.policy.clone());
+        self.announce();
         // Also under a payload that cannot be used something may be running.
         self.reconcile(broken.is_none()).await;
         if let Some(reason) = broken {
@@ -131,9 +131,25 @@ impl Driver {
             && installed.placed(request, &root).iter().all(|path| root.join(path).is_file())
     }
 
+    /// What can be said before anybody was asked: a server that seems to live is on its way,
+    /// and not idle.
+    fn announce(&mut self) {
+        let living = ShimRecord::read(&self.context.run_dir).is_ok_and(|record| {
+            is_of_this_life(&record) && record.child.is_some_and(|child| child.is_alive())
+        });
+        if !living {
+            return;
+        }
+        let looked_at = self.machine.clone();
+        self.machine.adopt();
+        "an earlier agent's server is being asked for".clone_into(&mut self.silent);
+        self.publish();
+        (self.machine, self.silent) = (looked_at, String::new());
+    }
+
     /// `may_start`: whether what is wanted may be started if nothing runs.
     async fn reconcile(&mut self, may_start: bool) {
-        let found = self.find(None).await;
+        let found = self.find().await;
         match found {
             Found::Nothing => self.note_absent(),
             Found::Swept => self.note_swept(),
@@ -155,12 +171,19 @@ impl Driver {
                     self.note_old_exit(&record).await;
                 }
             }
-            Found::Orphan(record, child) => {
-                warn!(self.context.log, "the server runs without its shim"; "pid" => child.pid);
+            Found::Orphan(record, living) => {
+                warn!(self.context.log, "the server runs without its shim"; "pid" => living.id().pid);
                 self.memory.wanted = true;
-                let ready = self.ready_of(&record.instance);
                 self.note_found(&record.instance, record.started_boot_ms);
-                self.hold_orphan(&record.instance, child, Some(record.shim), status_of(&record), ready, None);
+                let run = Run {
+                    instance: record.instance.clone(),
+                    ready_since: self.ready_of(&record.instance),
+                    last: status_of(&record),
+                    living: Some(living),
+                    trouble: None,
+                    holder: Holder::Nobody,
+                };
+                self.hold_orphan(run, Some(record.shim), None, None, Duration::ZERO);
                 let effects = self.machine.adopt();
                 self.perform(effects);
             }
@@ -171,28 +194,31 @@ impl Driver {
         self.memory.ready.clone().filter(|(run, _)| run == instance).map(|(_, at)| at)
     }
 
-    /// Watches a living process that no shim answers for.
+    /// Follows a run that no shim answers for.
     fn hold_orphan(
         &mut self,
-        instance: &str,
-        child: ProcessId,
+        mut run: Run,
         shim: Option<ProcessId>,
-        last: proto::Status,
-        ready_since: Option<BootTime>,
-        master: Option<Arc<OwnedFd>>,
+        legacy: Option<Legacy>,
+        distrust: Option<String>,
+        delay: Duration,
     ) {
         let known = Known {
-            instance: instance.to_owned(),
-            child,
+            instance: run.instance.clone(),
+            child: ProcessId { pid: run.last.pid, start_ticks: run.last.start_ticks },
             shim,
             run_dir: self.context.run_dir.clone(),
-            master,
+            legacy,
+            last: run.last.clone(),
+            distrust,
+            launcher: self.context.launcher.clone(),
+            shutdown: self.context.config.container_shutdown,
         };
         self.note_degraded();
-        let orphan = Orphan::watch(known, self.events_in.clone(), self.head.clone());
+        let (living, events) = (run.living.clone(), self.events_in.clone());
+        run.holder = Holder::Orphan(Orphan::follow(known, living, delay, events, self.head.clone()));
         self.shim_slot.send_replace(None);
-        self.run =
-            Some(Run { instance: instance.to_owned(), holder: Holder::Orphan(orphan), ready_since, last });
+        self.run = Some(run);
         if matches!(self.machine.phase(), Phase::Stopping { .. }) || self.shutdown.has_begun() {
             self.stop_run();
         }
@@ -288,8 +314,8 @@ impl Driver {
         }
     }
 
-    /// Looks for the run that `shim.json` names, or for `wanted` if that is known better.
-    async fn find(&self, wanted: Option<&str>) -> Found {
+    /// Looks for the run that `shim.json` names.
+    async fn find(&self) -> Found {
         let run_dir = &self.context.run_dir;
         let record = match ShimRecord::read(run_dir) {
             Ok(record) => record,
@@ -298,28 +324,37 @@ impl Driver {
                 return self.find_shim().await.map_or(Found::Nothing, |shim| Found::Shim(Box::new(shim)));
             }
         };
-        let instance = wanted.unwrap_or(&record.instance);
-        // Any run is welcome: an agent that was killed while it started one left a record
-        // older than the shim.
-        match ShimClient::connect(run_dir, "", self.head.clone()).await {
-            Ok(shim) => return Found::Shim(Box::new(shim)),
-            Err(ConnectError::Absent { .. }) => {}
-            Err(error) => {
-                warn!(self.context.log, "the shim cannot be used"; "pid" => record.shim.pid, "why" => crate::errors::chain(&error));
+        let instance = &record.instance;
+        let of_this_life = is_of_this_life(&record);
+        // One that is stopped accepts connections and says nothing: no need to wait for that.
+        if of_this_life && !is_frozen(&record.shim) {
+            match self.find_recorded().await {
+                Ok(shim) => return Found::Shim(Box::new(shim)),
+                Err(ConnectError::Absent { .. }) => {}
+                Err(error) => {
+                    warn!(self.context.log, "the shim cannot be used"; "pid" => record.shim.pid, "why" => explain(&error));
+                }
             }
         }
         if self.memory.counted.as_deref() == Some(instance) {
             return Found::Nothing;
         }
         if let Ok(exit) = ExitRecord::read(run_dir, instance) {
+            if of_this_life && !record.shim.is_alive() {
+                // Killed between the record and the end of its sweep.
+                sweep_slot(run_dir).await;
+            }
             return Found::Ended(Box::new(exit));
         }
-        match Generation::current() {
-            Ok(now) if now == record.generation => {}
-            _ => return Found::Swept,
+        if !of_this_life {
+            return Found::Swept;
         }
-        if let Some(child) = record.child.filter(ProcessId::is_alive) {
-            return Found::Orphan(Box::new(record), child);
+        if let Some(living) = record.child.and_then(Living::open) {
+            return Found::Orphan(Box::new(record), Arc::new(living));
+        }
+        if !record.shim.is_alive() {
+            // A shim killed before it could note whom it had started.
+            sweep_slot(run_dir).await;
         }
         Found::Ended(Box::new(lost(
             instance,
@@ -328,45 +363,50 @@ impl Driver {
         )))
     }
 
-    /// The connection broke while the workload ran.
-    pub(super) async fn shim_gone(&mut self) {
-        let Some(run) = self.run.take() else { return };
-        warn!(self.context.log, "the connection to the shim is gone; looking for it again");
-        match self.find(Some(&run.instance)).await {
-            Found::Shim(shim) if shim.instance() == run.instance => {
-                let status = shim.status().borrow().clone();
-                if status.exit.is_some() {
-                    let record = ExitRecord::read(&self.context.run_dir, &run.instance)
-                        .unwrap_or_else(|_| record_from_status(&run.instance, &status));
-                    self.before = Some(*shim);
-                    self.count_exit(&record, run.ready_since.as_ref()).await;
-                } else {
-                    self.attach(*shim, run.ready_since);
-                }
+    /// The shim that answers here, if the record agrees. Any run is welcome (an agent that was
+    /// killed while it started one knew an older record), but a shim writes its own before it
+    /// answers anybody: who is in no record is none of ours.
+    async fn find_recorded(&self) -> Result<ShimClient, ConnectError> {
+        let run_dir = &self.context.run_dir;
+        let shim = ShimClient::connect(run_dir, "", self.head.clone()).await?;
+        match ShimRecord::read(run_dir) {
+            Ok(record) if record.instance != shim.instance() => {
+                Err(ConnectError::OtherRun { found: shim.instance().to_owned() })
             }
-            Found::Ended(record) if record.instance == run.instance => {
-                self.count_exit(&record, run.ready_since.as_ref()).await;
-            }
-            _ => {
-                let told = (run.last.pid > 0)
-                    .then_some(ProcessId { pid: run.last.pid, start_ticks: run.last.start_ticks });
-                // A shim that died before it told us has been overtaken by its child's own word.
-                let written = || {
-                    let record = ShimRecord::read(&self.context.run_dir).ok();
-                    record.filter(|record| record.instance == run.instance)?.child
-                };
-                if let Some(child) = told.or_else(written).filter(ProcessId::is_alive) {
-                    warn!(self.context.log, "the server runs on without its shim"; "pid" => child.pid);
-                    let shim = ShimRecord::read(&self.context.run_dir).ok().map(|r| r.shim);
-                    let master = run.shim().and_then(ShimClient::master);
-                    self.hold_orphan(&run.instance, child, shim, run.last.clone(), run.ready_since, master);
-                } else {
-                    let record = lost(&run.instance, &run.last, "its shim is gone and left no exit record");
-                    self.count_exit(&record, run.ready_since.as_ref()).await;
-                }
-            }
+            _ => Ok(shim),
         }
     }
+
+    /// The connection broke, or the shim does not do its work (`distrust` says what), while
+    /// the workload ran.
+    pub(super) async fn shim_gone(&mut self, distrust: Option<String>) {
+        let Some(mut run) = self.run.take() else { return };
+        let run_dir = self.context.run_dir.clone();
+        // A shim that died before it told us has been overtaken by its child's own word.
+        if run.last.pid <= 0
+            && let Ok(record) = ShimRecord::read(&run_dir)
+            && let Some(child) = record.child.filter(|_| record.instance == run.instance)
+        {
+            (run.last.pid, run.last.start_ticks) = (child.pid, child.start_ticks);
+            run.hold();
+        }
+        let client = run.shim();
+        let (shim, legacy) = (client.and_then(ShimClient::shim), client.and_then(ShimClient::legacy));
+        let gone = shim.is_none_or(|shim| !shim.is_alive());
+        // It may have ended as it should, and its shim before it could tell us.
+        if gone && let Ok(record) = ExitRecord::read(&run_dir, &run.instance) {
+            sweep_slot(&run_dir).await;
+            return self.count_exit(&record, run.ready_since.as_ref()).await;
+        }
+        let delay = if gone { self.losses.count(std::time::Instant::now()) } else { Duration::ZERO };
+        warn!(self.context.log, "the connection to the shim is gone"; "killed" => gone, "server" => run.last.pid);
+        self.hold_orphan(run, shim, legacy, distrust, delay);
+    }
+}
+
+/// Whether a record belongs to the container's current life.
+fn is_of_this_life(record: &ShimRecord) -> bool {
+    Generation::current().is_ok_and(|now| now == record.generation)
 }
 
 /// An exit nobody saw: never 0.
@@ -395,6 +435,7 @@ fn status_of(record: &ShimRecord) -> proto::Status {
         stop_stage: 0,
         exit: None,
         log_run_start: record.console_start,
+        adopted: None,
     }
 }
 

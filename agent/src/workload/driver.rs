@@ -19,14 +19,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use zlh_api::{Config, ErrorCode, OperationKind, OperationState, OperationSummary, Players, Problem};
+use zlh_shim::living::Living;
+use zlh_shim::process::ProcessId;
 use zlh_shim::proto;
 
 use super::handle::{Outcome, Request, Verb};
 use super::launcher::Launcher;
 use super::machine::{Admission, Command, Effect, Machine, Observation, Refusal};
 use super::operations::Operations;
-use super::orphan::Orphan;
+use super::orphan::{End, Orphan};
 use super::policy;
+use super::regain::{Losses, Trouble};
 use super::shim_client::{ShimClient, ShimError};
 use super::shutdown::{self, Shutdown};
 use super::snapshot::Snapshot;
@@ -60,6 +63,10 @@ pub(super) struct Run {
     pub ready_since: Option<BootTime>,
     /// What its shim said last: enough to count an end that nobody saw.
     pub last: proto::Status,
+    /// Its process, held since it is known.
+    pub living: Option<Arc<Living>>,
+    /// Why nobody serves it, for more than a moment.
+    pub trouble: Option<Trouble>,
 }
 
 /// Who holds it.
@@ -68,14 +75,25 @@ pub(super) enum Holder {
     Shim(ShimClient),
     /// Nobody: the shim is gone or frozen.
     Orphan(Orphan),
+    /// Not yet known.
+    Nobody,
 }
 
 impl Run {
+    /// Holds its process by descriptor as soon as it is known, so that its end is known even
+    /// if the shim is killed with it.
+    pub(super) fn hold(&mut self) {
+        let id = ProcessId { pid: self.last.pid, start_ticks: self.last.start_ticks };
+        if id.pid > 0 && self.living.as_ref().is_none_or(|living| living.id() != id) {
+            self.living = Living::open(id).map(Arc::new);
+        }
+    }
+
     /// Its shim, if it has one that answers.
     pub(super) fn shim(&self) -> Option<&ShimClient> {
         match &self.holder {
             Holder::Shim(shim) => Some(shim),
-            Holder::Orphan(_) => None,
+            Holder::Orphan(_) | Holder::Nobody => None,
         }
     }
 }
@@ -96,11 +114,15 @@ pub(super) enum Event {
     /// The shim's status has changed.
     Shim { instance: String, status: proto::Status },
     /// The connection to the shim is gone.
-    ShimGone { instance: String },
-    /// A workload without a shim has ended; nobody knows how.
-    OrphanEnded { instance: String },
-    /// A frozen shim answers again.
-    Thawed { instance: String, shim: ShimClient },
+    ShimGone { connection: u64 },
+    /// The shim is there, and does not do its work.
+    ShimStuck { connection: u64, distrust: Option<String> },
+    /// A workload has no shim that serves it, for more than a moment.
+    Orphaned { instance: String, trouble: Trouble },
+    /// A workload without a shim has ended.
+    OrphanEnded { instance: String, end: End },
+    /// A shim answers again, or another one has taken its place.
+    Regained { instance: String, shim: ShimClient },
     /// The readiness probe has news.
     Probe { instance: String, seen: Seen },
 }
@@ -117,6 +139,8 @@ pub(crate) struct Driver {
     pub(super) run: Option<Run>,
     /// The shim of the run before, on its way out.
     pub(super) before: Option<ShimClient>,
+    /// How often shims were lost lately.
+    pub(super) losses: Losses,
     pub(super) starting: Option<String>,
     /// The next start is the agent's own idea: it found nothing running that should.
     pub(super) unasked: bool,
@@ -173,6 +197,7 @@ impl Driver {
             warnings: Vec::new(),
             run: None,
             before: None,
+            losses: Losses::default(),
             starting: None,
             unasked: false,
             operation: None,
@@ -201,8 +226,14 @@ impl Driver {
     }
 
     /// Serves until every handle is gone.
-    pub(crate) async fn run(mut self) {
+    ///
+    /// First it looks at what an earlier agent left behind; `recalled` hears when that is
+    /// done.
+    pub(crate) async fn run(mut self, recalled: oneshot::Sender<()>) {
+        self.recall().await;
         self.settle();
+        // Whoever waited may have lost patience.
+        let _ = recalled.send(());
         loop {
             let due = self.due();
             tokio::select! {
@@ -374,8 +405,10 @@ impl Driver {
             return;
         };
         let Some(shim) = run.shim().cloned() else {
-            let detail =
-                "the server's shim is gone, and its console with it; restart the server at a quiet time";
+            let detail = match &run.trouble {
+                Some(trouble) => format!("the server takes no input: {trouble}"),
+                None => "the server's console is changing hands; try again in a second".to_owned(),
+            };
             drop(reply.send(Err(Problem::new(ErrorCode::NotReady, detail))));
             return;
         };

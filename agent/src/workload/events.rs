@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use slog::{info, warn};
+use tokio::sync::{mpsc, watch};
+use zlh_shim::process::ProcessId;
 use zlh_shim::proto;
 use zlh_shim::record::{ExitRecord, ShimRecord, StopStage};
 
@@ -10,6 +12,8 @@ use super::boot::{lost, record_from_status};
 use super::driver::{Driver, Event, Holder, Run};
 use super::exits;
 use super::machine::{Observation, Phase};
+use super::orphan::End;
+use super::regain::is_frozen;
 use super::shim_client::ShimClient;
 use super::stored::BootTime;
 use crate::errors::chain;
@@ -37,23 +41,37 @@ impl Driver {
             Event::Shim { instance, status } => {
                 let Some(run) = self.run.as_mut().filter(|run| run.instance == instance) else { return };
                 run.last = status.clone();
+                run.hold();
                 if status.exit.is_some() {
                     self.exited(&status).await;
                 }
             }
-            Event::ShimGone { instance } => {
-                if self.run.as_ref().is_some_and(|run| run.instance == instance) {
-                    self.shim_gone().await;
+            Event::ShimGone { connection } => {
+                if self.is_attached(connection) {
+                    self.shim_gone(None).await;
                 }
             }
-            Event::OrphanEnded { instance } => {
-                if self.run.as_ref().is_some_and(|run| run.instance == instance) {
-                    self.orphan_ended().await;
+            Event::ShimStuck { connection, distrust } => {
+                if self.is_attached(connection) {
+                    warn!(self.context.log, "the shim does not do its work; going on without it");
+                    self.shim_gone(distrust).await;
                 }
             }
-            Event::Thawed { instance, shim } => {
+            Event::Orphaned { instance, trouble } => {
+                if let Some(run) = self.run.as_mut().filter(|run| run.instance == instance) {
+                    warn!(self.context.log, "the server runs without a shim"; "why" => %trouble);
+                    run.trouble = Some(trouble);
+                }
+            }
+            Event::OrphanEnded { instance, end } => {
+                if self.run.as_ref().is_some_and(|run| run.instance == instance) {
+                    self.orphan_ended(end).await;
+                }
+            }
+            Event::Regained { instance, shim } => {
                 if let Some(run) = self.run.take_if(|run| run.instance == instance) {
-                    info!(self.context.log, "the shim answers again");
+                    let adoptions = shim.status().borrow().adopted.map_or(0, |adopted| adopted.times);
+                    info!(self.context.log, "the server has a shim again"; "adoptions" => adoptions);
                     self.note_recovered();
                     self.attach(shim, run.ready_since);
                 }
@@ -64,6 +82,11 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Whether news are of the connection that holds the run, and not of one before it.
+    fn is_attached(&self, connection: u64) -> bool {
+        self.run.as_ref().and_then(Run::shim).is_some_and(|shim| shim.id() == connection)
     }
 
     fn is_current(&self, operation: &str) -> bool {
@@ -116,6 +139,10 @@ impl Driver {
         let mut status = shim.status();
         let events = self.events_in.clone();
         let name = instance.clone();
+        let connection = shim.id();
+        if let Some(process) = shim.shim() {
+            tokio::spawn(watch_over(process, status.clone(), connection, events.clone()));
+        }
         tokio::spawn(async move {
             let mut sequence = None;
             loop {
@@ -128,14 +155,17 @@ impl Driver {
                     }
                 }
                 if status.changed().await.is_err() {
-                    drop(events.send(Event::ShimGone { instance: name }).await);
+                    drop(events.send(Event::ShimGone { connection }).await);
                     return;
                 }
             }
         });
         self.shim_slot.send_replace(Some(shim.clone()));
         let last = shim.status().borrow().clone();
-        self.run = Some(Run { instance, holder: Holder::Shim(shim), ready_since, last });
+        let mut run =
+            Run { instance, holder: Holder::Shim(shim), ready_since, last, living: None, trouble: None };
+        run.hold();
+        self.run = Some(run);
         // A stop that was asked for while nobody could hear it.
         if matches!(self.machine.phase(), Phase::Stopping { .. }) || self.shutdown.has_begun() {
             self.stop_run();
@@ -198,12 +228,25 @@ impl Driver {
         tokio::spawn(async move { drop(shim.acknowledge().await) });
     }
 
-    /// It ended without a shim: how, nobody knows.
-    async fn orphan_ended(&mut self) {
+    /// It ended without a shim.
+    async fn orphan_ended(&mut self, end: End) {
         let Some(run) = self.run.take() else { return };
-        let stopping = matches!(self.machine.phase(), Phase::Stopping { .. }) || self.shutdown.has_begun();
-        let mut record = lost(&run.instance, &run.last, "it ended after its shim was gone");
-        record.stop = stopping.then_some(StopStage::Term);
+        let record = match end {
+            End::Recorded(record) => *record,
+            End::Seen(exit) => {
+                let stopping =
+                    matches!(self.machine.phase(), Phase::Stopping { .. }) || self.shutdown.has_begun();
+                let record = ExitRecord {
+                    exit,
+                    stop: stopping.then_some(StopStage::Term),
+                    console_end: self.console.head(),
+                    ..lost(&run.instance, &run.last, "")
+                };
+                // An agent that is killed now leaves what was seen to the next one.
+                let _ = record.write(&self.context.run_dir, None);
+                record
+            }
+        };
         self.count_exit(&record, run.ready_since.as_ref()).await;
     }
 
@@ -250,3 +293,29 @@ impl Driver {
         }
     }
 }
+
+/// Looks whether the shim was stopped by a signal: it would not know to tell. Ends with the
+/// connection.
+async fn watch_over(
+    shim: ProcessId,
+    status: watch::Receiver<proto::Status>,
+    connection: u64,
+    events: mpsc::Sender<Event>,
+) {
+    let mut looks = 0;
+    // The connection is gone when nobody can publish a status any more.
+    while status.has_changed().is_ok() {
+        tokio::time::sleep(WATCH_OVER).await;
+        looks = if is_frozen(&shim) { looks + 1 } else { 0 };
+        if looks == FROZEN_LOOKS {
+            drop(events.send(Event::ShimStuck { connection, distrust: None }).await);
+            return;
+        }
+    }
+}
+
+/// Between two looks at the shim's process.
+const WATCH_OVER: Duration = Duration::from_millis(500);
+
+/// Looks in a row that find it stopped: a moment is nobody's trouble.
+const FROZEN_LOOKS: u32 = 3;

@@ -183,7 +183,7 @@ impl Launcher {
             };
         }
         let unit = format!("{id}.service");
-        open_log(order.run_dir)?;
+        open_log(order.run_dir, order.stdin.is_some())?;
         let (out, shim_out) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| io_at("make a pipe")(e.into()))?;
         let mut arguments: Vec<OsString> = self.common(&unit, order).collect();
         let mut property = |text: &str| arguments.push(format!("--property={text}").into());
@@ -301,7 +301,7 @@ async fn launch_child(
         .envs(zlh_shim::faults::environment())
         .stdin(stdin)
         .stdout(Stdio::piped())
-        .stderr(open_log(order.run_dir)?)
+        .stderr(open_log(order.run_dir, order.stdin.is_some())?)
         .spawn()
         .map_err(io_at("start the shim"))?;
     let Some(stdout) = child.stdout.take() else { return Ok(Said::Nothing) };
@@ -362,11 +362,13 @@ fn unit_id(run_dir: &Path, random: &str) -> String {
     format!("zlh-{}-{}", workload(run_dir), &random[..random.len().min(8)])
 }
 
-fn open_log(run_dir: &Path) -> Result<File, LaunchError> {
+/// Truncated by a new run; one that adopts adds to what the dead shim said.
+fn open_log(run_dir: &Path, adopts: bool) -> Result<File, LaunchError> {
     std::fs::OpenOptions::new()
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(!adopts)
+        .append(adopts)
         .mode(0o600)
         .open(run_dir.join(files::LOG))
         .map_err(io_at("open the shim's log"))

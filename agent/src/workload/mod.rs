@@ -5,6 +5,7 @@
 //! `launcher` starts shims, `shutdown` ends with the container.
 
 mod boot;
+mod drain;
 mod driver;
 mod effects;
 mod events;
@@ -17,6 +18,7 @@ mod operations;
 mod orphan;
 mod picture;
 mod policy;
+mod regain;
 mod saving;
 mod shim_client;
 mod shutdown;

@@ -7,7 +7,7 @@ use slog::warn;
 use tokio::time::Instant;
 use zlh_api::{Artifacts, RestartBudget};
 
-use super::driver::Driver;
+use super::driver::{Driver, Run};
 use super::machine::Phase;
 use super::policy;
 use super::snapshot::Snapshot;
@@ -78,11 +78,7 @@ impl Driver {
         warnings.extend(self.warnings.iter().cloned());
         warnings.extend(self.context.launcher.warnings());
         warnings.extend(installed.iter().flat_map(|i| i.warnings.iter().cloned()));
-        if self.run.as_ref().is_some_and(|run| run.shim().is_none()) {
-            warnings.push(
-                "degraded: the server runs without its shim; its console takes no input and its exit status will not be known; restart it at a quiet time".to_owned(),
-            );
-        }
+        warnings.extend(self.run.as_ref().and_then(degraded));
         let policy = self.machine.policy();
         Snapshot {
             generation: 0,
@@ -113,4 +109,25 @@ impl Driver {
             root: self.request.as_ref().map(|r| self.context.paths.game_root(&r.game, &r.variant, &r.world)),
         }
     }
+}
+
+/// What a run has lost, if anything.
+fn degraded(run: &Run) -> Option<String> {
+    if let Some(trouble) = &run.trouble {
+        return Some(format!("degraded: {trouble}"));
+    }
+    let adopted = run.last.adopted?;
+    let mut lost = Vec::new();
+    if adopted.lost_bytes > 0 {
+        lost.push(format!("{} bytes of its output are missing from the console", adopted.lost_bytes));
+    }
+    if !zlh_shim::living::kernel_tells() {
+        lost.push("how it ends may stay unknown on this kernel (before 6.15)".to_owned());
+    }
+    (!lost.is_empty()).then(|| {
+        format!(
+            "degraded: the server's shim was killed and replaced; {}; restart it at a quiet time",
+            lost.join("; ")
+        )
+    })
 }

@@ -4,9 +4,8 @@
 //! changed, so one slow agent costs the shim one pending answer.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +15,10 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use zlh_shim::connect::{self, ConnectError, Connection};
 use zlh_shim::frame::{self, Frame};
+use zlh_shim::process::ProcessId;
 use zlh_shim::proto::{self, kind};
+
+use super::drain::Legacy;
 
 /// How long a living shim may take over the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(2);
@@ -29,6 +31,9 @@ const STOP_ANSWER: Duration = Duration::from_secs(3);
 
 /// How long an acknowledged shim may take to go.
 const LEAVE: Duration = Duration::from_secs(5);
+
+/// Connections so far.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,13 +58,17 @@ type Pending = Arc<Mutex<Answers>>;
 /// A connection to one run's shim. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct ShimClient {
+    /// Which connection of this agent it is: news of an earlier one are old.
+    id: u64,
     instance: String,
     out: mpsc::Sender<Vec<u8>>,
     pending: Pending,
     next: Arc<AtomicU32>,
     status: watch::Receiver<proto::Status>,
-    /// Held so that the workload's terminal outlives its shim.
-    master: Option<Arc<OwnedFd>>,
+    /// Held so that the workload's terminal, and what was read from it last, outlive the shim.
+    legacy: Option<Legacy>,
+    /// The shim's process.
+    shim: Option<ProcessId>,
 }
 
 impl ShimClient {
@@ -79,24 +88,31 @@ impl ShimClient {
     }
 
     fn start(connection: Connection, head: watch::Sender<u64>) -> Result<Self, ConnectError> {
-        let Connection { stream, welcome, master, rest } = connection;
+        let Connection { stream, welcome, master, flight, shim, rest } = connection;
         let (read, write) = UnixStream::from_std(stream)?.into_split();
         let (out, requests) = mpsc::channel(64);
         let pending = Pending::new(Mutex::new(Some(HashMap::new())));
         head.send_replace(welcome.status.log_head);
         let (publish, status) = watch::channel(welcome.status);
         let client = Self {
+            id: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
             instance: welcome.instance,
             out,
             pending: pending.clone(),
             next: Arc::new(AtomicU32::new(1)),
             status,
-            master: master.map(Arc::new),
+            legacy: master.map(|master| Legacy { master: Arc::new(master), flight: flight.map(Arc::new) }),
+            shim,
         };
         tokio::spawn(write_frames(write, requests));
         tokio::spawn(read_frames(read, rest, pending));
         tokio::spawn(follow(client.weak(), publish, head));
         Ok(client)
+    }
+
+    /// Which connection it is.
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Identity of the run.
@@ -105,8 +121,13 @@ impl ShimClient {
     }
 
     /// The workload's terminal, to go on with if the shim dies.
-    pub(crate) fn master(&self) -> Option<Arc<OwnedFd>> {
-        self.master.clone()
+    pub(super) fn legacy(&self) -> Option<Legacy> {
+        self.legacy.clone()
+    }
+
+    /// The shim's process.
+    pub(super) fn shim(&self) -> Option<ProcessId> {
+        self.shim
     }
 
     /// What the shim holds. The channel closes when the connection is gone.

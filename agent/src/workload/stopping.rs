@@ -86,15 +86,17 @@ impl Driver {
             self.operations.phase(&operation.id, &phase);
         }
         match &run.holder {
+            Holder::Nobody => {}
             Holder::Orphan(orphan) => orphan.stop(plan),
             Holder::Shim(shim) => {
                 let (shim, log) = (shim.clone(), self.context.log.clone());
-                let (events, instance) = (self.events_in.clone(), run.instance.clone());
+                let (events, connection) = (self.events_in.clone(), shim.id());
                 tokio::spawn(async move {
                     if let Err(error) = shim.stop(&proto::Stop::from(plan)).await {
                         warn!(log, "the shim did not take the stop"; "error" => %error);
-                        // Frozen or gone: it is looked for, and else done without.
-                        drop(events.send(Event::ShimGone { instance }).await);
+                        // Then it is stopped without it.
+                        let distrust = Some(format!("it did not take a stop ({error})"));
+                        drop(events.send(Event::ShimStuck { connection, distrust }).await);
                     }
                 });
             }
@@ -107,6 +109,7 @@ impl Driver {
         let extend = match &run.holder {
             Holder::Shim(shim) => Extend::Shim(shim.clone()),
             Holder::Orphan(orphan) => Extend::Orphan(orphan.clone()),
+            Holder::Nobody => return,
         };
         let saving = Saving {
             root: self.context.paths.game_root(&request.game, &request.variant, &request.world),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use zlh_shim::process::ProcessId;
 use zlh_shim::proto::{self, kind};
 use zlh_shim::record::{ExitRecord, ShimRecord};
 use zlh_shim::spec::{ConsoleLimits, Size, Spec, StopPlan};
-use zlh_shim::{files, frame};
+use zlh_shim::{files, frame, handover};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -65,6 +65,7 @@ pub(crate) struct Held {
     process: std::process::Child,
     stream: Option<UnixStream>,
     master: Option<OwnedFd>,
+    flight: Option<OwnedFd>,
     rest: Vec<u8>,
     next: u32,
     log: Vec<u8>,
@@ -90,6 +91,7 @@ impl Held {
             process,
             stream: None,
             master: None,
+            flight: None,
             rest: Vec::new(),
             next: 1,
             log: Vec::new(),
@@ -164,6 +166,48 @@ impl Held {
     pub(crate) fn disconnect(&mut self) {
         self.stream = None;
         self.master = None;
+        self.flight = None;
+    }
+
+    /// Kills the shim, and nothing else.
+    pub(crate) fn kill_shim(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.stream = None;
+        self.rest.clear();
+    }
+
+    /// The descriptors an agent holds, packed for another shim.
+    pub(crate) fn packed(&self) -> OwnedFd {
+        let flight = self.flight.as_ref().map(AsFd::as_fd);
+        handover::pack(self.master.as_ref().expect("the terminal").as_fd(), flight).unwrap()
+    }
+
+    /// Begins to adopt the workload; whatever comes of it comes later.
+    pub(crate) fn spawn_adopting(&self, input: OwnedFd, head: &str) -> std::process::Child {
+        Command::new(env!("CARGO_BIN_EXE_zlh-agent"))
+            .arg("shim")
+            .arg(&self.dir)
+            .args(["--adopt", head])
+            .stdin(input)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Another shim takes the workload over; the error is what it said.
+    pub(crate) fn adopt(&mut self) -> Result<(), String> {
+        let mut process = self.spawn_adopting(self.packed(), "0");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if line.trim_end() != "ready" {
+            process.wait().unwrap();
+            return Err(line);
+        }
+        self.shim = ProcessId::of(i32::try_from(process.id()).unwrap()).unwrap();
+        self.process = process;
+        self.reconnect();
+        Ok(())
     }
 
     pub(crate) fn reconnect(&mut self) {
@@ -176,6 +220,7 @@ impl Held {
                     connection.stream.set_read_timeout(Some(DEADLINE)).unwrap();
                     self.stream = Some(connection.stream);
                     self.master = connection.master;
+                    self.flight = connection.flight;
                     self.rest = connection.rest;
                     true
                 }
@@ -343,4 +388,21 @@ pub(crate) fn voluntary_switches(pid: i32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find(|l| l.starts_with("voluntary_ctxt_switches")).unwrap();
     line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// How many descriptors come with the next bytes.
+pub(crate) fn descriptors_received(stream: &UnixStream) -> usize {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut buffer = [0_u8; 4096];
+    let mut slices = [rustix::io::IoSliceMut::new(&mut buffer)];
+    recvmsg(stream, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC).unwrap();
+    ancillary
+        .drain()
+        .map(|item| match item {
+            RecvAncillaryMessage::ScmRights(descriptors) => descriptors.count(),
+            _ => 0,
+        })
+        .sum()
 }

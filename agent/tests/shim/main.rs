@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests
 
+mod adoption;
 mod client;
+mod liars;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -384,8 +386,9 @@ fn versions_and_runs_that_do_not_match_are_refused_by_name() {
     };
     assert_eq!(held.hello(&hello(7, 9, "")).unwrap_err().code, "version");
     assert_eq!(held.hello(&hello(1, 1, "another")).unwrap_err().code, "instance");
-    // A newer agent that still speaks version 1 is welcome.
-    assert_eq!(held.hello(&hello(1, 9, held.instance())).unwrap().proto, 1);
+    // Newer and older agents are welcome, each in the highest version it speaks.
+    assert_eq!(held.hello(&hello(1, 9, held.instance())).unwrap().proto, 2);
+    assert_eq!(held.hello(&hello(1, 1, held.instance())).unwrap().proto, 1);
     assert_eq!(held.hello(&hello(1, 1, "")).unwrap().instance, held.instance());
 }
 

@@ -1,4 +1,5 @@
-//! The workload's main process: spawned through the exec stage, known by pidfd.
+//! The workload's main process: spawned through the exec stage or taken over from a shim
+//! that died, and held by pidfd.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -10,11 +11,11 @@ use std::process::{Command, Stdio};
 use rustix::fd::AsRawFd;
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
-use crate::process::{ProcessId, descendants};
+use crate::kin::Kin;
+use crate::living::Living;
+use crate::process::ProcessId;
 use crate::record::Exit;
 
 /// Most bytes the exec stage may say.
@@ -36,8 +37,9 @@ pub(super) enum Launch {
 pub(super) struct Child {
     status: Option<File>,
     said: Vec<u8>,
-    pub(super) id: Option<ProcessId>,
-    pidfd: Option<OwnedFd>,
+    main: Option<Living>,
+    /// Who belongs to it.
+    pub(super) kin: Kin,
 }
 
 impl Child {
@@ -70,7 +72,22 @@ impl Child {
         }
         // The exec stage is reaped with every other orphan, by the loop.
         spawned?;
-        Ok(Self { status: Some(File::from(reader)), said: Vec::new(), id: None, pidfd: None })
+        Ok(Self { status: Some(File::from(reader)), said: Vec::new(), main: None, kin: Kin::Descendants })
+    }
+
+    /// Takes over a process that a shim before us had started.
+    pub(super) fn adopt(main: Living, kin: Kin) -> Self {
+        Self { status: None, said: Vec::new(), main: Some(main), kin }
+    }
+
+    /// Who it is, once it exists.
+    pub(super) fn id(&self) -> Option<ProcessId> {
+        self.main.as_ref().map(Living::id)
+    }
+
+    /// What to watch for the end of a process that is not our child: no signal tells.
+    pub(super) fn foreign(&self) -> Option<&Living> {
+        self.main.as_ref().filter(|_| self.kin.is_foreign())
     }
 
     /// The pipe to watch, while it is open.
@@ -105,7 +122,7 @@ impl Child {
                 errno: errno.parse().unwrap_or(0),
             });
         }
-        if self.pidfd.is_some() {
+        if self.main.is_some() {
             return Launch::Running;
         }
         Launch::Failed(Exit::ExecFailed { step: "the exec stage ended without a word".to_owned(), errno: 0 })
@@ -113,7 +130,7 @@ impl Child {
 
     /// Opened at once: until we reap it, the pid cannot be anybody else's.
     fn learn_pid(&mut self) {
-        if self.pidfd.is_some() {
+        if self.main.is_some() {
             return;
         }
         let said = String::from_utf8_lossy(&self.said);
@@ -121,19 +138,19 @@ impl Child {
         else {
             return;
         };
-        if let (Some(raw), Ok(id)) = (Pid::from_raw(pid), ProcessId::of(pid)) {
-            self.pidfd = pidfd_open(raw, PidfdFlags::empty()).ok();
-            self.id = Some(id);
-        }
+        self.main = ProcessId::of(pid).ok().and_then(Living::open);
     }
 
     /// How it ended, if it did. It stays a zombie until [`Child::reap`], so that the
     /// record is on disk before the evidence is gone.
     pub(super) fn ended(&self) -> Option<Exit> {
-        let pidfd = self.pidfd.as_ref()?;
+        let main = self.main.as_ref()?;
+        if self.kin.is_foreign() {
+            return main.end();
+        }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         loop {
-            return match waitid(WaitId::PidFd(pidfd.as_fd()), options) {
+            return match waitid(WaitId::PidFd(main.as_fd()), options) {
                 Ok(Some(status)) => Some(if let Some(code) = status.exit_status() {
                     Exit::Exited { code }
                 } else if let Some(signal) = status.terminating_signal() {
@@ -150,16 +167,20 @@ impl Child {
 
     /// Lets the main process go.
     pub(super) fn reap(&self) {
-        if let Some(pidfd) = &self.pidfd {
-            // Already reaped is as good.
-            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        if let Some(main) = &self.main {
+            // Already reaped, or somebody else's to reap, is as good.
+            let _ = waitid(WaitId::PidFd(main.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }
     }
 
     /// Sends a signal to the main process, and to nothing else.
     pub(super) fn signal(&self, signal: Signal) -> Result<(), Errno> {
-        let pidfd = self.pidfd.as_ref().ok_or(Errno::SRCH)?;
-        pidfd_send_signal(pidfd, signal)
+        self.main.as_ref().ok_or(Errno::SRCH)?.signal(signal)
+    }
+
+    /// Sends a signal to everything of the workload; answers how many there were.
+    pub(super) fn signal_all(&mut self, signal: Signal) -> usize {
+        self.kin.signal(self.main.as_ref().map(Living::id), signal)
     }
 }
 
@@ -192,20 +213,4 @@ fn direct_children() -> io::Result<Vec<i32>> {
                 .collect())
         }
     }
-}
-
-/// Sends a signal to every living descendant of this process; answers how many there were.
-pub(super) fn signal_descendants(signal: Signal) -> usize {
-    let Ok(me) = i32::try_from(std::process::id()) else { return 0 };
-    let all = descendants(me);
-    for process in &all {
-        let Some(raw) = Pid::from_raw(process.pid) else { continue };
-        if let Ok(pidfd) = pidfd_open(raw, PidfdFlags::empty())
-            && process.is_alive()
-        {
-            // The start time matched while the pidfd was open: it is the one we mean.
-            let _ = pidfd_send_signal(&pidfd, signal);
-        }
-    }
-    all.len()
 }

@@ -97,19 +97,19 @@ impl Client {
         self.answer(proto::kind::ERROR_REPLY, id, &refusal);
     }
 
-    /// Sends the welcome with the terminal's master beside it.
+    /// Sends the welcome with descriptors beside it: the terminal's master and, for those who
+    /// know of it, the memory for bytes in flight.
     pub(super) fn welcome(
         &mut self,
         id: u32,
         message: &proto::Welcome,
-        master: BorrowedFd<'_>,
+        descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
         let mut bytes = Vec::new();
         frame::encode(proto::kind::WELCOME, id, &proto::body(message), &mut bytes);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let fds = [master];
-        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
         let sent =
             rustix::net::sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
         self.output.extend_from_slice(&bytes[sent..]);

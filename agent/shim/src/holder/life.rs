@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 
 use super::child::{self, Launch};
-use super::{Holder, LAST_DRAIN, LINGER, Life, SWEEP_PATIENCE, SWEEP_TICK, boot_ms, oom, unix_ms};
+use super::{Holder, LAST_DRAIN, LINGER, Life, SWEEP_PATIENCE, SWEEP_TICK, boot_ms, unix_ms};
 use crate::ladder::Action;
 use crate::proto;
 use crate::record::{Exit, ExitRecord, OomCounters};
@@ -24,7 +24,7 @@ impl Holder {
         }
         // Before the main process is known by name it could be among them.
         if !matches!(self.life, Life::Launching) {
-            child::reap_orphans(self.held.child.id);
+            child::reap_orphans(self.held.child.id());
         }
     }
 
@@ -32,11 +32,11 @@ impl Holder {
         if !matches!(self.life, Life::Launching) {
             return;
         }
-        let knew = self.held.child.id;
+        let knew = self.held.child.id();
         let launch = self.held.child.hear();
-        if self.held.child.id != knew {
+        if self.held.child.id() != knew {
             self.sequence += 1;
-            self.held.record.child = self.held.child.id;
+            self.held.record.child = self.held.child.id();
             // Without it an agent that comes back still learns the child from the handshake.
             let _ = self.held.record.write(Path::new("."));
         }
@@ -58,10 +58,10 @@ impl Holder {
     fn end(&mut self, exit: Exit) {
         let now = Instant::now();
         let ended_boot_ms = boot_ms();
-        let oom_after = oom::kills();
+        let oom_after = self.held.oom.read();
         let mut record = ExitRecord {
             instance: self.held.spec.instance.clone(),
-            child: self.held.child.id,
+            child: self.held.child.id(),
             exit,
             stop: self.ladder.stage(),
             ended_unix_ms: unix_ms(),
@@ -69,13 +69,18 @@ impl Holder {
             uptime_ms: ended_boot_ms.saturating_sub(self.held.record.started_boot_ms),
             console_start: self.run_start,
             console_end: self.held.log.head(),
-            oom: self.held.oom_before.zip(oom_after).map(|(before, after)| OomCounters { before, after }),
+            oom: self
+                .held
+                .record
+                .oom_before
+                .zip(oom_after)
+                .map(|(before, after)| OomCounters { before, after }),
             generation: self.held.record.generation.clone(),
         };
         let here = Path::new(".");
         let recorded = record.write(here, self.held.slot.as_ref()).is_ok();
         let _ = crate::faults::point("exit.recorded");
-        child::signal_descendants(Signal::KILL);
+        self.held.child.signal_all(Signal::KILL);
         self.drain(LAST_DRAIN);
         record.console_end = self.held.log.head();
         self.held.child.reap();
@@ -95,7 +100,7 @@ impl Holder {
         if now < *next {
             return;
         }
-        let left = child::signal_descendants(Signal::KILL);
+        let left = self.held.child.signal_all(Signal::KILL);
         child::reap_orphans(None);
         *empty_looks = if left == 0 { *empty_looks + 1 } else { 0 };
         *next = now + SWEEP_TICK;
@@ -150,7 +155,7 @@ impl Holder {
             }
             Action::Kill => {
                 let _ = self.held.child.signal(Signal::KILL);
-                child::signal_descendants(Signal::KILL);
+                self.held.child.signal_all(Signal::KILL);
             }
         }
     }

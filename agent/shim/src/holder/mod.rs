@@ -1,4 +1,5 @@
-//! The shim process: `zlh-agent shim RUN_DIR`.
+//! The shim process: `zlh-agent shim RUN_DIR`, and `… --adopt HEAD` for a workload whose
+//! shim was killed.
 //!
 //! One thread, one `poll` loop, no wake-up while nothing happens:
 //!
@@ -14,6 +15,7 @@
 //! of it; after the main process nothing of the workload is left running; no
 //! agent can make it wait.
 
+mod adopt;
 mod child;
 mod client;
 mod input;
@@ -65,13 +67,18 @@ const SWEEP_TICK: Duration = Duration::from_millis(20);
 /// How long leftovers are hunted before the exit is told anyway.
 const SWEEP_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Between two tries to accept a connection when there are no descriptors left.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
+
 /// Largest answer to a read, bytes.
 const MAX_READ: usize = 64 << 10;
 
 /// Runs the shim with the arguments after `shim`.
 pub fn main(args: &[OsString]) -> ExitCode {
-    let [run_dir] = args else {
-        return say_and_fail("usage: zlh-agent shim RUN_DIR (started by the agent, not by hand)");
+    let (run_dir, adopted) = match args {
+        [run_dir] => (run_dir, None),
+        [run_dir, flag, head] if flag == "--adopt" => (run_dir, Some(head)),
+        _ => return say_and_fail("usage: zlh-agent shim RUN_DIR (started by the agent, not by hand)"),
     };
     // A shim started from a terminal must not die with it; EPERM means it leads already.
     let _ = rustix::process::setsid();
@@ -82,7 +89,11 @@ pub fn main(args: &[OsString]) -> ExitCode {
         Ok(signals) => signals,
         Err(errno) => return say_and_fail(&format!("cannot take signals: {errno}")),
     };
-    let held = match setup::hold(Path::new(run_dir)) {
+    let held = match adopted {
+        None => setup::hold(Path::new(run_dir)),
+        Some(head) => adopt::hold(Path::new(run_dir), head),
+    };
+    let held = match held {
         Ok(held) => held,
         Err(error) => return say_and_fail(&error.to_string()),
     };
@@ -151,6 +162,8 @@ enum Life {
 #[derive(Clone, Copy)]
 enum Source {
     Signals,
+    /// An adopted main process has ended.
+    End,
     Terminal,
     Listener,
     Launch,
@@ -171,15 +184,18 @@ struct Holder {
     terminal_open: bool,
     /// When what a busy moment took is given back.
     trim_at: Option<Instant>,
+    /// A connection could not be accepted (no descriptors left); when it is tried again.
+    accept_at: Option<Instant>,
 }
 
 impl Holder {
     fn new(held: Held, signals: SignalFd) -> Self {
-        let run_start = held.log.head();
+        let run_start = held.record.console_start;
+        let life = if held.child.foreign().is_some() { Life::Running } else { Life::Launching };
         Self {
             held,
             signals,
-            life: Life::Launching,
+            life,
             clients: Vec::new(),
             input: InputQueue::default(),
             ladder: Ladder::default(),
@@ -188,6 +204,7 @@ impl Holder {
             leaving: false,
             terminal_open: true,
             trim_at: None,
+            accept_at: None,
         }
     }
 
@@ -223,7 +240,11 @@ impl Holder {
             sources.push(Source::Terminal);
             set.push(PollFd::new(&self.held.master, PollFlags::IN | out));
         }
-        if self.clients.len() < MAX_CLIENTS {
+        if let Some(main) = self.held.child.foreign().filter(|_| matches!(self.life, Life::Running)) {
+            sources.push(Source::End);
+            set.push(PollFd::new(main, PollFlags::IN));
+        }
+        if self.clients.len() < MAX_CLIENTS && self.accept_at.is_none() {
             sources.push(Source::Listener);
             set.push(PollFd::new(&self.held.listener, PollFlags::IN));
         }
@@ -263,7 +284,7 @@ impl Holder {
             Life::Launching | Life::Running => self.ladder.due(),
             Life::Gone { .. } => Some(now),
         };
-        [life, self.held.log.retry_at(), self.input.due(now), self.trim_at]
+        [life, self.held.log.retry_at(), self.input.due(now), self.trim_at, self.accept_at]
             .into_iter()
             .flatten()
             .chain(self.clients.iter().filter_map(Client::deadline))
@@ -281,6 +302,7 @@ impl Holder {
                     self.drain(DRAIN_BUDGET);
                 }
             }
+            Source::End => self.look_after_children(),
             Source::Listener => self.accept(),
             Source::Launch => self.hear_launch(),
             Source::Client(index) => {
@@ -309,6 +331,9 @@ impl Holder {
             self.trim_at = None;
             crate::trim::trim();
         }
+        if self.accept_at.is_some_and(|at| now >= at) {
+            self.accept_at = None;
+        }
         if self.held.log.retry_at().is_some_and(|at| now >= at) {
             self.held.log.recover();
         }
@@ -332,28 +357,34 @@ impl Holder {
     /// Takes output from the terminal into the log. A terminal gives at most 4 KiB a read: they
     /// are gathered, so that the log is written in larger pieces than it is read.
     fn drain(&mut self, budget: usize) {
-        let mut buffer = [0_u8; 32 << 10];
-        let mut filled = 0;
         let mut taken = 0;
         while taken < budget && self.terminal_open {
-            match rustix::io::read(&self.held.master, &mut buffer[filled..]) {
+            match self.take_output() {
                 Ok(0) => break,
-                Ok(n) => {
-                    filled += n;
-                    taken += n;
-                    if filled == buffer.len() {
-                        self.held.log.append(&buffer);
-                        filled = 0;
-                    }
-                }
+                Ok(n) => taken += n,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 // Hung up for good.
                 Err(_) => self.terminal_open = false,
             }
         }
-        if filled > 0 {
-            self.held.log.append(&buffer[..filled]);
+        let Held { log, flight: Some(flight), .. } = &mut self.held else { return };
+        log.append(flight.aboard());
+        flight.landed();
+    }
+
+    fn take_output(&mut self) -> Result<usize, Errno> {
+        let Held { log, flight, master, .. } = &mut self.held;
+        let Some(flight) = flight else {
+            let mut buffer = [0_u8; crate::flight::BUFFER];
+            let n = rustix::io::read(&*master, &mut buffer)?;
+            log.append(&buffer[..n]);
+            return Ok(n);
+        };
+        if flight.is_full() {
+            log.append(flight.aboard());
+            flight.landed();
         }
+        flight.take(master, log.head())
     }
 }

@@ -1,14 +1,28 @@
-//! How often the kernel killed for memory in the control group we live in (v2 and v1).
+//! How often the kernel killed for memory in the control group of a process (v2 and v1).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The counter, where there is one to read.
-pub(super) fn kills() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let (path, file) = counter_file(&groups)?;
-    let text = fs::read_to_string(Path::new(&path).join(file)).ok()?;
-    parse(&text)
+/// The counter of one group: read after the process has ended, found while it lives.
+#[derive(Debug)]
+pub(super) struct Counter(Option<PathBuf>);
+
+impl Counter {
+    /// The counter of the group this process lives in.
+    pub(super) fn own() -> Self {
+        Self::of("self")
+    }
+
+    /// The counter of the group that `process` (a pid, or `self`) lives in.
+    pub(super) fn of(process: &str) -> Self {
+        let groups = fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
+        Self(counter_file(&groups).map(|(path, file)| path.join(file)))
+    }
+
+    /// Its value, where there is one to read.
+    pub(super) fn read(&self) -> Option<u64> {
+        parse(&fs::read_to_string(self.0.as_ref()?).ok()?)
+    }
 }
 
 fn counter_file(groups: &str) -> Option<(PathBuf, &'static str)> {

@@ -3,10 +3,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::client::{Client, Gone};
-use super::{Holder, Life, MAX_CLIENTS, MAX_READ, child};
+use super::{ACCEPT_AGAIN, Holder, Life, MAX_CLIENTS, MAX_READ};
 use crate::frame::Frame;
 use crate::ladder::LONGEST;
 use crate::proto::{self, kind};
@@ -19,8 +20,14 @@ impl Holder {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             match accept_with(&self.held.listener, flags) {
                 Ok(socket) if may_connect(&socket) => self.clients.push(Client::new(socket, Instant::now())),
-                Ok(_) => {}
-                Err(_) => return,
+                Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(Errno::AGAIN) => return,
+                // Out of descriptors or memory: the listener stays readable, and asking again
+                // at once would be all we do.
+                Err(_) => {
+                    self.accept_at = Some(Instant::now() + ACCEPT_AGAIN);
+                    return;
+                }
             }
         }
     }
@@ -109,16 +116,19 @@ impl Holder {
                     Some(_) if !hello.instance.is_empty() && hello.instance != self.held.spec.instance => {
                         refusal("instance", "this shim holds another run")
                     }
-                    Some(proto) => {
+                    Some(version) => {
                         let welcome = proto::Welcome {
-                            proto,
+                            proto: version,
                             shim_version: crate::VERSION.to_owned(),
                             instance: self.held.spec.instance.clone(),
                             shim_pid: self.held.record.shim.pid,
                             status: self.status(),
                         };
-                        let master = self.held.master.as_fd();
-                        let welcomed = self.clients[index].welcome(frame.id, &welcome, master).is_ok();
+                        let flight = self.held.flight.as_ref().filter(|_| version >= proto::WITH_FLIGHT);
+                        let descriptors: Vec<_> = std::iter::once(self.held.master.as_fd())
+                            .chain(flight.map(AsFd::as_fd))
+                            .collect();
+                        let welcomed = self.clients[index].welcome(frame.id, &welcome, &descriptors).is_ok();
                         // Agents come seldom; what greeting them took is not kept.
                         self.trim_at = Some(Instant::now() + super::TRIM_AFTER);
                         return welcomed;
@@ -134,7 +144,7 @@ impl Holder {
     }
 
     fn status(&self) -> proto::Status {
-        let id = self.held.child.id;
+        let id = self.held.child.id();
         let log = &self.held.log;
         proto::Status {
             sequence: self.sequence,
@@ -157,6 +167,10 @@ impl Holder {
                 _ => None,
             },
             log_run_start: self.run_start,
+            adopted: (self.held.record.adoptions > 0).then(|| proto::Adopted {
+                times: self.held.record.adoptions,
+                lost_bytes: self.held.record.lost_bytes,
+            }),
         }
     }
 
@@ -201,7 +215,7 @@ impl Holder {
             return Err(refusal("malformed", &format!("{} is not a signal", request.signal)));
         };
         if request.all {
-            child::signal_descendants(signal);
+            self.held.child.signal_all(signal);
             return Ok(());
         }
         self.held

@@ -15,12 +15,14 @@ use rustix::pty::OpenptFlags;
 use crate::console_log::Writer;
 use crate::durable::Slot;
 use crate::files;
+use crate::flight::Flight;
 use crate::process::{Generation, ProcessId};
 use crate::proto;
 use crate::record::{self, ShimRecord};
 use crate::spec::{Size, Spec};
 
 use super::child::Child;
+use super::oom::Counter;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 16;
@@ -37,9 +39,12 @@ pub(super) enum SetupError {
     /// Somebody else holds the slot.
     #[error("its slot ({}) is locked: this workload is running already", .0.display())]
     Held(PathBuf),
-    /// The spec cannot be read.
+    /// The spec, or the record of what is to be adopted, cannot be read.
     #[error("{0}")]
-    Spec(#[from] crate::durable::ReadError),
+    Record(#[from] crate::durable::ReadError),
+    /// There is nothing to adopt, or it must not be.
+    #[error("{0}")]
+    Adopt(super::adopt::Unfit),
     /// A system call failed.
     #[error("cannot {step}: {source}")]
     Io {
@@ -60,16 +65,28 @@ pub(super) struct Held {
     pub(super) slave: OwnedFd,
     pub(super) child: Child,
     pub(super) record: ShimRecord,
-    pub(super) oom_before: Option<u64>,
+    pub(super) oom: Counter,
+    /// Between terminal and log; none where the kernel refused it.
+    pub(super) flight: Option<Flight>,
     /// Held until this process ends.
-    pub(super) _lock: OwnedFd,
+    pub(super) _locks: Locks,
+}
+
+/// What keeps others away.
+pub(super) struct Locks {
+    /// Shared with the workload. An adopting shim has none: the workload holds it.
+    pub(super) _slot: Option<OwnedFd>,
+    /// Ours alone: two shims never hold one workload.
+    pub(super) _holder: OwnedFd,
 }
 
 /// Takes the slot and starts the workload. The working directory becomes `run_dir`.
 pub(super) fn hold(run_dir: &Path) -> Result<Held, SetupError> {
     std::env::set_current_dir(run_dir).map_err(io_at("enter the run directory"))?;
     let here = Path::new(".");
-    let lock = lock(here)?;
+    let slot_lock = lock(here, files::LOCK)?;
+    // The shim of the run before may have adopted it: then it does not hold the slot's lock.
+    let holder_lock = lock(here, files::HOLDER_LOCK)?;
     let spec = Spec::read(here)?;
     let log = Writer::open(&here.join(files::CONSOLE), spec.console, last_console_end(here))
         .map_err(io_at("open the console log"))?;
@@ -79,6 +96,7 @@ pub(super) fn hold(run_dir: &Path) -> Result<Held, SetupError> {
     let listener = listen().map_err(io_at("listen on the socket"))?;
     let (master, slave) = open_terminal(spec.size).map_err(io_at("open a terminal"))?;
 
+    let oom = Counter::own();
     let mut record = ShimRecord {
         instance: spec.instance.clone(),
         shim: own_id().map_err(io_at("read this process's identity"))?,
@@ -89,22 +107,27 @@ pub(super) fn hold(run_dir: &Path) -> Result<Held, SetupError> {
         started_unix_ms: super::unix_ms(),
         started_boot_ms: super::boot_ms(),
         console_start: log.head(),
+        oom_before: oom.read(),
+        adoptions: 0,
+        lost_bytes: 0,
     };
     record.write(here).map_err(io_at("write shim.json"))?;
-    let oom_before = super::oom::kills();
     let absolute = std::env::current_dir().map_err(io_at("find the run directory"))?;
-    let child = Child::spawn(&absolute, &slave, &lock).map_err(io_at("spawn the exec stage"))?;
+    let child = Child::spawn(&absolute, &slave, &slot_lock).map_err(io_at("spawn the exec stage"))?;
     record.started_boot_ms = super::boot_ms();
-    Ok(Held { spec, log, slot, listener, master, slave, child, record, oom_before, _lock: lock })
+    let flight = Flight::create().ok();
+    let locks = Locks { _slot: Some(slot_lock), _holder: holder_lock };
+    Ok(Held { spec, log, slot, listener, master, slave, child, record, oom, flight, _locks: locks })
 }
 
-fn own_id() -> io::Result<ProcessId> {
+pub(super) fn own_id() -> io::Result<ProcessId> {
     ProcessId::of(i32::try_from(std::process::id()).map_err(io::Error::other)?)
 }
 
-/// The slot's lock. The workload inherits it: a shim that died leaves it held by the living game.
-fn lock(run_dir: &Path) -> Result<OwnedFd, SetupError> {
-    let path = run_dir.join(files::LOCK);
+/// One of the two locks. The slot's is inherited by the workload: a shim that died leaves it
+/// held by the living game.
+pub(super) fn lock(run_dir: &Path, name: &str) -> Result<OwnedFd, SetupError> {
+    let path = run_dir.join(name);
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -131,7 +154,7 @@ fn lock(run_dir: &Path) -> Result<OwnedFd, SetupError> {
 
 /// Where the last run's console ended, by its exit record: output that never reached a
 /// file still counts.
-fn last_console_end(run_dir: &Path) -> u64 {
+pub(super) fn last_console_end(run_dir: &Path) -> u64 {
     let end = |file: &str| {
         crate::durable::read_record::<record::ExitRecord>(&run_dir.join(file), record::SCHEMA)
             .map_or(0, |last| last.console_end)
@@ -141,9 +164,9 @@ fn last_console_end(run_dir: &Path) -> u64 {
 }
 
 /// Bound by its short name in the working directory, so that no root path is too long for it.
-fn listen() -> io::Result<OwnedFd> {
+pub(super) fn listen() -> io::Result<OwnedFd> {
     match fs::remove_file(files::SOCKET) {
-        // We hold the lock: a socket that lies here is stale.
+        // We hold the locks: a socket that lies here is stale.
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
@@ -170,8 +193,7 @@ fn open_terminal(size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
     let pair = native_pty_system().openpty(size).map_err(io::Error::other)?;
     let raw = pair.master.as_raw_fd().ok_or_else(|| io::Error::other("the terminal has no descriptor"))?;
     let master = duplicate(raw)?;
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let slave = match rustix::pty::ioctl_tiocgptpeer(&master, flags) {
+    let slave = match other_end(&master) {
         Ok(slave) => slave,
         Err(_) => {
             let name = pair.master.tty_name().ok_or_else(|| io::Error::other("the terminal has no name"))?;
@@ -187,6 +209,12 @@ fn open_terminal(size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((master, slave))
 }
 
+/// The workload's end of a terminal.
+pub(super) fn other_end(master: &OwnedFd) -> Result<OwnedFd, rustix::io::Errno> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    rustix::pty::ioctl_tiocgptpeer(master, flags)
+}
+
 #[allow(unsafe_code)] // portable-pty hands out a raw number only
 fn duplicate(raw: std::os::fd::RawFd) -> io::Result<OwnedFd> {
     // SAFETY: `raw` belongs to the pair its caller keeps alive during this call.
@@ -194,7 +222,7 @@ fn duplicate(raw: std::os::fd::RawFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(borrowed.as_fd(), 3)?)
 }
 
-fn io_at(step: &'static str) -> impl FnOnce(io::Error) -> SetupError {
+pub(super) fn io_at(step: &'static str) -> impl FnOnce(io::Error) -> SetupError {
     move |source| SetupError::Io { step, source }
 }
 
