@@ -7,6 +7,7 @@ pub mod agent;
 pub mod archive;
 pub mod artifact_server;
 pub mod faults;
+pub mod forged_shim;
 pub mod http;
 pub mod measure;
 pub mod paths;

@@ -5,8 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what it could not do by panicking")]
 
+mod adoption;
 mod adversary;
 mod bounds;
+mod chaos;
 mod console;
 mod endurance;
 mod fake_game;
@@ -18,5 +20,7 @@ mod install;
 mod lifecycle;
 mod readiness;
 mod recovery;
+mod recycled;
 mod stopping;
 mod story;
+mod versions;
