@@ -280,6 +280,8 @@ fn what_must_not_be_adopted_is_not() {
     bad.generation.init_start_ticks += 1;
     bad.write(held.dir()).unwrap();
     refused(&mut held, "earlier life");
+    // Known by nobody's word, not even its own.
+    fs::remove_file(held.dir().join(files::CHILD)).unwrap();
     bad = ShimRecord { child: None, ..good.clone() };
     bad.write(held.dir()).unwrap();
     refused(&mut held, "not started anything");

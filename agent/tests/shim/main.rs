@@ -141,6 +141,7 @@ fn a_second_shim_never_starts_beside_the_first_nor_beside_its_orphan() {
     let refusal = Held::try_start(held.dir(), shell("echo second")).unwrap_err();
     assert!(refusal.contains("is running already"), "{refusal}");
     // The shim dies; the workload, which holds the lock too, does not.
+    held.wait_running();
     let child = held.child();
     kill(held.shim_pid(), nix::libc::SIGKILL);
     eventually("the shim is dead", || !held.shim_alive());
