@@ -398,7 +398,10 @@ impl Driver {
             sweep_slot(&run_dir).await;
             return self.count_exit(&record, run.ready_since.as_ref()).await;
         }
-        let delay = if gone { self.losses.count(std::time::Instant::now()) } else { Duration::ZERO };
+        // A shim that is just dying has closed its socket and still looks alive: what counts is
+        // that it did not do its work any more.
+        let stays = distrust.is_some() || shim.is_some_and(|shim| is_frozen(&shim));
+        let delay = if stays { Duration::ZERO } else { self.losses.count(std::time::Instant::now()) };
         warn!(self.context.log, "the connection to the shim is gone"; "killed" => gone, "server" => run.last.pid);
         self.hold_orphan(run, shim, legacy, distrust, delay);
     }
