@@ -238,6 +238,9 @@ mod tests {
             started_unix_ms: 1,
             started_boot_ms: 1,
             console_start: 0,
+            oom_before: None,
+            adoptions: 0,
+            lost_bytes: 0,
         };
         shim.write(dir.path()).unwrap();
         assert_eq!(ShimRecord::read(dir.path()).unwrap().child, None);

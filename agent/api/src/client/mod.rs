@@ -185,7 +185,7 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn stop_now(&self) -> Result<Done, ClientError> {
-        let response = self.send(self.request(Method::POST, "stop?now=true")).await?;
+        let response = self.send(self.unwarned("stop")).await?;
         Ok(done(response.headers()))
     }
 
@@ -194,7 +194,7 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn restart_now(&self) -> Result<Accepted, ClientError> {
-        let response = self.send(self.request(Method::POST, "restart?now=true")).await?;
+        let response = self.send(self.unwarned("restart")).await?;
         self.json(response).await
     }
 
@@ -337,6 +337,13 @@ impl Client {
             url.set_query(None);
         }
         url
+    }
+
+    /// A verb that does not wait for players to be warned.
+    fn unwarned(&self, verb: &str) -> RequestBuilder {
+        let mut url = self.url(verb);
+        url.query_pairs_mut().append_pair("now", "true");
+        self.authorize(self.http.post(url))
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
