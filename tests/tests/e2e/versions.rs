@@ -276,28 +276,6 @@ fn a_shim_that_holds_another_run_is_none_of_ours() {
 }
 
 #[test]
-fn a_shim_that_takes_no_stop_is_gone_around() {
-    let (mut agent, game) = running();
-    let answer = |frame: &Frame, record: &ShimRecord| match frame.kind {
-        kind::HELLO => {
-            let (instance, shim_version) = (record.instance.clone(), "1".to_owned());
-            let welcome =
-                proto::Welcome { proto: 1, shim_version, instance, shim_pid: 1, status: status(record) };
-            Reply::Frame(kind::WELCOME, proto::body(&welcome))
-        }
-        kind::STOP => refusal("unsupported", "stop is not known to this shim"),
-        _ => Reply::Nothing,
-    };
-    let forged = ForgedShim::replace(&mut agent, answer).unwrap();
-    agent.start();
-    agent.wait_ready();
-    agent.post("/stop", 204);
-    agent.wait_state(State::Idle);
-    assert!(!game.is_alive());
-    assert_eq!(forged.heard().iter().filter(|kind| **kind == kind::STOP).count(), 1);
-}
-
-#[test]
 fn who_does_not_speak_the_protocol_is_not_listened_to() {
     for (name, reply) in [
         ("garbage", Reply::Raw(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())),
