@@ -167,7 +167,7 @@ impl Holder {
                 _ => None,
             },
             log_run_start: self.run_start,
-            adopted: (self.held.record.adoptions > 0).then(|| proto::Adopted {
+            adopted: (self.held.record.adoptions > 0).then_some(proto::Adopted {
                 times: self.held.record.adoptions,
                 lost_bytes: self.held.record.lost_bytes,
             }),
