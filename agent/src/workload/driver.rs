@@ -231,6 +231,7 @@ impl Driver {
     /// done.
     pub(crate) async fn run(mut self, recalled: oneshot::Sender<()>) {
         self.recall().await;
+        self.check_launcher();
         self.settle();
         // Whoever waited may have lost patience.
         let _ = recalled.send(());
