@@ -172,18 +172,8 @@ impl Driver {
                 }
             }
             Found::Orphan(record, living) => {
-                warn!(self.context.log, "the server runs without its shim"; "pid" => living.id().pid);
                 self.memory.wanted = true;
-                self.note_found(&record.instance, record.started_boot_ms);
-                let run = Run {
-                    instance: record.instance.clone(),
-                    ready_since: self.ready_of(&record.instance),
-                    last: status_of(&record),
-                    living: Some(living),
-                    trouble: None,
-                    holder: Holder::Nobody,
-                };
-                self.hold_orphan(run, Some(record.shim), None, None, Duration::ZERO);
+                self.hold_found(&record, living);
                 let effects = self.machine.adopt();
                 self.perform(effects);
             }
@@ -192,6 +182,38 @@ impl Driver {
 
     fn ready_of(&self, instance: &str) -> Option<BootTime> {
         self.memory.ready.clone().filter(|(run, _)| run == instance).map(|(_, at)| at)
+    }
+
+    fn hold_found(&mut self, record: &ShimRecord, living: Arc<Living>) {
+        warn!(self.context.log, "the server runs without its shim"; "pid" => living.id().pid);
+        self.note_found(&record.instance, record.started_boot_ms);
+        let run = Run {
+            instance: record.instance.clone(),
+            ready_since: self.ready_of(&record.instance),
+            last: status_of(record),
+            living: Some(living),
+            trouble: None,
+            holder: Holder::Nobody,
+        };
+        self.hold_orphan(run, Some(record.shim), None, None, Duration::ZERO);
+    }
+
+    /// After a start that failed on its way: whatever lives is taken over, never doubled.
+    /// What this very start left behind without a shim is ended: its terminal is gone, and it
+    /// has only just begun. False when nothing runs.
+    pub(super) async fn take_over(&mut self, instance: &str) -> bool {
+        match self.find().await {
+            Found::Shim(shim) => self.attach(*shim, None),
+            Found::Orphan(record, living) if record.instance != instance || record.shim.is_alive() => {
+                self.hold_found(&record, living);
+            }
+            Found::Orphan(..) => {
+                sweep_slot(&self.context.run_dir).await;
+                return false;
+            }
+            _ => return false,
+        }
+        true
     }
 
     /// Follows a run that no shim answers for.

@@ -118,18 +118,16 @@ impl Driver {
             return;
         }
         self.starting = None;
-        let shim = match result {
-            Ok(shim) => shim,
-            // It may have been started and lost sight of: then it is taken over, not doubled.
-            Err(reason) => match self.find_shim().await {
-                Some(shim) => shim,
-                None => {
-                    warn!(self.context.log, "the server could not be started"; "error" => &reason);
+        match result {
+            Ok(shim) => self.attach(shim, None),
+            // It may have been started and lost sight of.
+            Err(reason) => {
+                warn!(self.context.log, "the server could not be started"; "error" => &reason);
+                if !self.take_over(&instance).await {
                     return self.observe(Observation::SpawnFailed(reason));
                 }
-            },
-        };
-        self.attach(shim, None);
+            }
+        }
         self.observe(Observation::Spawned);
     }
 
