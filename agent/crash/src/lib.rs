@@ -1,0 +1,45 @@
+//! Why a server died: evidence in, cause, culprit and remedy out.
+//!
+//! ```text
+//!  exit status ─┐
+//!  cgroup, disk ┤
+//!  console ─────┼─► analyse ─► Analysis: class, cause, culprit, dependency, remedy, evidence
+//!  reports ─────┤
+//!  jars ────────┘
+//! ```
+//!
+//! Nothing here knows a daemon: [`analyse`] is a function of its [`Evidence`]. Exit evidence
+//! comes before text; only text of this run counts; text that a player can write never
+//! decides. Time and memory are linear in the (bounded) input, whatever it is.
+
+mod analysis;
+mod cause;
+mod evidence;
+
+pub use analysis::{
+    Action, Analysis, Contributing, Culprit, Dependency, EvidenceLine, Java, Place, RemedyStep, Source,
+};
+pub use cause::{Cause, Class};
+pub use evidence::{Disk, Evidence, Exit, Facts, Text};
+
+/// Names the cause of an end.
+///
+/// Without exit evidence (a log from anywhere) the class is `nonzero_exit` for a fatal cause
+/// and `unexpected_exit` for one that was killed, terminated or fell silent.
+#[must_use]
+pub fn analyse(evidence: &Evidence<'_>) -> Analysis {
+    let mut analysis = Analysis::default();
+    if let Some(exit) = &evidence.exit
+        && !exit.requested
+    {
+        let cause = match (exit.signal, exit.oom_kills) {
+            (Some(9), kills) if kills > 0 => Cause::ContainerMemory,
+            (Some(9), _) => Cause::Killed,
+            _ => Cause::Silent,
+        };
+        analysis.cause = Some(cause);
+        analysis.classification = Some(cause.class(Some(exit)));
+        analysis.healthy = false;
+    }
+    analysis
+}
