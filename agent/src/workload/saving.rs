@@ -2,7 +2,9 @@
 //!
 //! Looked at is what it does, never what it says: a plugin can print `Saving chunks` for
 //! ever. Progress is
-//! - the worlds taking more space than at the last look, or
+//! - the worlds being longer *and* taking more space than at the last look: a size alone can
+//!   be set without writing, and space alone grows late on file systems that allocate when
+//!   they write back, long after the server's last write, or
 //! - files of the worlds being changed *while* the server's processes have bytes written
 //!   ([`LEAST_WRITTEN`]): a region file that is rewritten in place does not grow, and a file
 //!   that is merely touched writes nothing.
@@ -29,8 +31,9 @@ const QUIET: Duration = Duration::from_secs(15);
 /// Between two looks at most.
 const PACE: Duration = Duration::from_secs(1);
 
-/// Bytes that count as written: less is what a log or a clock file does.
-const LEAST_WRITTEN: u64 = 8 << 10;
+/// Bytes that count as written between two looks: less is what logs and clock files do, of
+/// which each line dirties a page of 4 KiB anew whenever the one before was written back.
+const LEAST_WRITTEN: u64 = 64 << 10;
 
 /// Largest `/proc/PID/io` read.
 const MAX_IO: u64 = 4096;
@@ -122,7 +125,8 @@ fn progressed(before: &Sample, after: &Sample) -> bool {
         _ => 0,
     };
     let changed = after.worlds.changes != before.worlds.changes;
-    after.worlds.blocks > before.worlds.blocks || changed && written >= LEAST_WRITTEN
+    let grown = after.worlds.blocks > before.worlds.blocks && after.worlds.bytes > before.worlds.bytes;
+    grown || changed && written >= LEAST_WRITTEN
 }
 
 /// A plan that grants less than [`QUIET`] is not made longer by more than it grants.
@@ -149,24 +153,27 @@ fn written_by(pid: i32) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn sample(blocks: u64, changes: u64, written: Option<u64>) -> Sample {
-        Sample { worlds: Tally { files: 1, blocks, changes }, written }
+    fn sample(bytes: u64, blocks: u64, changes: u64, written: Option<u64>) -> Sample {
+        Sample { worlds: Tally { files: 1, bytes, blocks, changes }, written }
     }
 
     #[test]
     fn only_bytes_are_progress() {
-        let before = sample(100, 7, Some(50_000));
+        let before = sample(9000, 100, 7, Some(50_000));
         for (after, expected, what) in [
             (before, false, "nothing"),
-            (sample(108, 8, Some(50_000)), true, "a file grew"),
-            (sample(108, 8, None), true, "a file grew, and nothing is known of the processes"),
-            (sample(92, 8, Some(50_000)), false, "a file was deleted"),
-            (sample(100, 8, Some(50_000)), false, "a file was touched"),
-            (sample(100, 8, Some(54_096)), false, "a file was touched and a log written"),
-            (sample(100, 8, None), false, "a file was touched, and nothing is known of the processes"),
-            (sample(100, 8, Some(58_192)), true, "a file was written in place"),
-            (sample(100, 7, Some(90_000_000)), false, "something else was written"),
-            (sample(100, 8, Some(0)), false, "a child is gone, and its count with it"),
+            (sample(13_096, 108, 8, Some(50_000)), true, "a file grew"),
+            (sample(13_096, 108, 8, None), true, "a file grew, and nothing is known of the processes"),
+            (sample(9000, 92, 8, Some(50_000)), false, "a file was deleted"),
+            (sample(9000, 100, 8, Some(50_000)), false, "a file was touched"),
+            (sample(9000, 108, 8, Some(50_000)), false, "it was touched while earlier bytes got their space"),
+            (sample(1 << 40, 100, 8, Some(50_000)), false, "a size was set and nothing written"),
+            (sample(9000, 100, 8, Some(66_384)), false, "a file was touched and logs written"),
+            (sample(9000, 100, 8, None), false, "a file was touched, and nothing is known of the processes"),
+            (sample(9000, 100, 8, Some(115_536)), true, "a file was written in place"),
+            (sample(9000, 116, 8, Some(115_536)), true, "a hole in a file was filled"),
+            (sample(9000, 100, 7, Some(90_000_000)), false, "something else was written"),
+            (sample(9000, 100, 8, Some(0)), false, "a child is gone, and its count with it"),
         ] {
             assert_eq!(progressed(&before, &after), expected, "{what}");
         }

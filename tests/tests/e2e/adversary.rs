@@ -154,7 +154,7 @@ fn a_frozen_shim_does_not_keep_anybody_from_stopping() {
 #[test]
 fn a_save_that_goes_on_is_waited_for_far_beyond_the_grace() {
     // New chunks: the files grow.
-    let agent = ready(&short(&["--save-time", "5s", "--world-bytes", "400KiB"]));
+    let agent = ready(&short(&["--save-time", "5s", "--world-bytes", "4MiB"]));
     let took = ends_within(&agent, 10 * SECOND);
     assert!(took >= 5 * SECOND, "{took:?}");
     assert!(agent.events().iter().all(|event| event.what != What::Signal), "no signal was needed");
@@ -183,7 +183,7 @@ fn a_save_that_goes_on_is_waited_for_far_beyond_the_grace() {
 
 #[test]
 fn a_save_after_sigterm_is_waited_for_too_and_without_a_shim() {
-    let flags = ["--stop", "ignore", "--save-time", "5s", "--world-bytes", "400KiB"];
+    let flags = ["--stop", "ignore", "--save-time", "5s", "--world-bytes", "4MiB"];
     let mut agent = ready(&short(&flags));
     orphan(&mut agent);
     let took = ends_within(&agent, 10 * SECOND);
@@ -193,7 +193,7 @@ fn a_save_after_sigterm_is_waited_for_too_and_without_a_shim() {
 
 #[test]
 fn a_save_is_waited_for_by_the_next_agent() {
-    let mut agent = ready(&short(&["--save-time", "6s", "--world-bytes", "400KiB"]));
+    let mut agent = ready(&short(&["--save-time", "6s", "--world-bytes", "4MiB"]));
     agent.post("/stop", 204);
     agent.wait_event(What::SaveBegan, "");
     agent.kill();

@@ -211,7 +211,7 @@ fn a_port_in_use_is_named_before_anything_starts() {
 
 #[test]
 fn a_long_last_save_is_waited_for() {
-    let agent = Agent::with_ready_fake(&["--save-time", "3s", "--world-bytes", "400KiB"]);
+    let agent = Agent::with_ready_fake(&["--save-time", "3s", "--world-bytes", "4MiB"]);
     agent.post("/stop", 204);
     assert_eq!(agent.status().state, State::Stopping);
     agent.wait_state(State::Idle);
