@@ -15,12 +15,14 @@
 mod analysis;
 mod cause;
 mod evidence;
+mod lookup;
 
 pub use analysis::{
     Action, Analysis, Contributing, Culprit, Dependency, EvidenceLine, Java, Place, RemedyStep, Source,
 };
 pub use cause::{Cause, Class};
 pub use evidence::{Disk, Evidence, Exit, Facts, Text};
+pub use lookup::{AddonInfo, AddonLoader, AddonLookup, AddonNeed, AddonSide, NeedKind};
 
 /// Names the cause of an end.
 ///
