@@ -12,11 +12,14 @@
 //! comes before text; only text of this run counts; text that a player can write never
 //! decides. Time and memory are linear in the (bounded) input, whatever it is.
 
+mod addons;
 mod analysis;
 mod cause;
 mod evidence;
+mod folder;
 mod lookup;
 
+pub use addons::{AddonIndex, JarNote, Limits, Scan};
 pub use analysis::{
     Action, Analysis, Contributing, Culprit, Dependency, EvidenceLine, Java, Place, RemedyStep, Source,
 };
