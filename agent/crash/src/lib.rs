@@ -17,6 +17,7 @@ mod analysis;
 mod cause;
 mod evidence;
 mod folder;
+pub mod gather;
 mod lookup;
 
 pub use addons::{AddonIndex, JarNote, Limits, Scan};
