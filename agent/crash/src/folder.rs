@@ -31,7 +31,7 @@ pub(crate) struct Stamp {
     /// Bytes.
     pub size: u64,
     /// Time of the last change of the content, nanoseconds since 1970.
-    pub mtime: i128,
+    pub mtime: i64,
 }
 
 /// Something in a directory.
@@ -90,10 +90,22 @@ pub(crate) fn file_at(dir: impl AsFd, name: &CStr) -> io::Result<(File, Stamp)> 
     Ok((file, Stamp::of(&stat)))
 }
 
+/// When the entry itself was last changed in any way, milliseconds since 1970: later than
+/// the file's own time where a copy kept that.
+pub(crate) fn placed_ms(dir: impl AsFd, name: &CStr) -> u64 {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.map_or(0, |stat| u64::try_from(stat.st_ctime).unwrap_or(0).saturating_mul(1_000))
+}
+
 /// The kind of an entry and, for a regular file, its stamp.
 pub(crate) fn look(dir: impl AsFd, name: &CStr) -> io::Result<(FileType, Stamp)> {
     let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok((FileType::from_raw_mode(stat.st_mode), Stamp::of(&stat)))
+}
+
+/// Opens a directory in a directory.
+pub(crate) fn dir_at(dir: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())?)
 }
 
 /// The entries of a directory, at most as many as the budget allows, in the order of their
@@ -128,22 +140,30 @@ pub(crate) fn head(file: &File, limit: usize) -> io::Result<Vec<u8>> {
     let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     // One byte more, to see the end without another call when the file does not grow.
     let mut bytes = vec![0; limit.min(size.saturating_add(1))];
+    let got = fill(file, &mut bytes, 0)?;
+    bytes.truncate(got);
+    Ok(bytes)
+}
+
+/// Reads from `offset` until the buffer is full or the file ends.
+pub(crate) fn fill(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut got = 0;
-    while got < bytes.len() {
-        match file.read_at(&mut bytes[got..], got as u64) {
+    while got < buffer.len() {
+        match file.read_at(&mut buffer[got..], offset + got as u64) {
             Ok(0) => break,
             Ok(more) => got += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(got);
-    Ok(bytes)
+    Ok(got)
 }
 
 impl Stamp {
     fn of(stat: &Stat) -> Self {
-        let nanos = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
+        // Saturates in the year 2262; a tenant can set any time.
+        let nanos = stat.st_mtime.saturating_mul(1_000_000_000);
+        let nanos = nanos.saturating_add(i64::try_from(stat.st_mtime_nsec).unwrap_or(0));
         Self { size: u64::try_from(stat.st_size).unwrap_or(0), mtime: nanos }
     }
 

@@ -15,6 +15,7 @@
 mod addons;
 mod analysis;
 mod cause;
+pub mod changes;
 mod evidence;
 mod folder;
 pub mod gather;
