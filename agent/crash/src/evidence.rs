@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::AddonLookup;
+
 /// What is known of an end. Everything is optional: a pasted log has nothing else.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence<'a> {
@@ -16,6 +18,8 @@ pub struct Evidence<'a> {
     pub hs_err: Option<Text<'a>>,
     /// The disk after the exit.
     pub disk: Option<Disk>,
+    /// The mods and plugins on disk.
+    pub addons: Option<&'a dyn AddonLookup>,
     /// What the remedy can name.
     pub facts: Facts,
 }

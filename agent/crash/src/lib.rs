@@ -12,15 +12,22 @@
 //! comes before text; only text of this run counts; text that a player can write never
 //! decides. Time and memory are linear in the (bounded) input, whatever it is.
 
+mod addons;
 mod analysis;
 mod cause;
+pub mod changes;
 mod evidence;
+mod folder;
+pub mod gather;
+mod lookup;
 
+pub use addons::{AddonIndex, JarNote, Limits, Scan};
 pub use analysis::{
     Action, Analysis, Contributing, Culprit, Dependency, EvidenceLine, Java, Place, RemedyStep, Source,
 };
 pub use cause::{Cause, Class};
 pub use evidence::{Disk, Evidence, Exit, Facts, Text};
+pub use lookup::{AddonInfo, AddonLoader, AddonLookup, AddonNeed, AddonSide, NeedKind};
 
 /// Names the cause of an end.
 ///
