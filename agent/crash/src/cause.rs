@@ -83,6 +83,8 @@ pub enum Cause {
     WorldDuplicate,
     /// The world has content of a mod that is gone.
     WorldMissingMod,
+    /// Forge asks before it goes on with a world that lacks something.
+    FmlConfirm,
     /// A data pack does not fit.
     Datapack,
     /// An entity, block or world crashes whenever it ticks.

@@ -16,10 +16,23 @@ mod addons;
 mod analysis;
 mod cause;
 pub mod changes;
+mod culprit;
+mod decide;
 mod evidence;
+mod finding;
+mod fingerprint;
 mod folder;
 pub mod gather;
+mod known;
+mod line;
+mod log;
 mod lookup;
+mod platform;
+mod redact;
+mod rules;
+mod text;
+mod trace;
+mod words;
 
 pub use addons::{AddonIndex, JarNote, Limits, Scan};
 pub use analysis::{
@@ -35,18 +48,5 @@ pub use lookup::{AddonInfo, AddonLoader, AddonLookup, AddonNeed, AddonSide, Need
 /// and `unexpected_exit` for one that was killed, terminated or fell silent.
 #[must_use]
 pub fn analyse(evidence: &Evidence<'_>) -> Analysis {
-    let mut analysis = Analysis::default();
-    if let Some(exit) = &evidence.exit
-        && !exit.requested
-    {
-        let cause = match (exit.signal, exit.oom_kills) {
-            (Some(9), kills) if kills > 0 => Cause::ContainerMemory,
-            (Some(9), _) => Cause::Killed,
-            _ => Cause::Silent,
-        };
-        analysis.cause = Some(cause);
-        analysis.classification = Some(cause.class(Some(exit)));
-        analysis.healthy = false;
-    }
-    analysis
+    decide::decide(evidence)
 }
