@@ -18,6 +18,8 @@ mod cause;
 pub mod changes;
 mod evidence;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod gather;
 mod lookup;
 
