@@ -1,7 +1,9 @@
 //! All jars of a server folder, kept from scan to scan.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -13,7 +15,7 @@ use super::jar::Jar;
 use super::packages::package_of;
 use super::text::file_name;
 use super::zip::Source;
-use crate::folder::{Folder, Stamp, entries, file_at};
+use crate::folder::{Folder, Stamp, dir_at, entries, file_at};
 use crate::{AddonInfo, AddonLoader, AddonLookup};
 
 /// The mods and plugins of one server folder.
@@ -23,7 +25,7 @@ use crate::{AddonInfo, AddonLoader, AddonLookup};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AddonIndex {
-    /// Changes when what is read from a jar changes.
+    /// See [`FORMAT`].
     format: u32,
     jars: BTreeMap<String, Known>,
     /// What is wrong with the folders themselves.
@@ -36,9 +38,19 @@ pub struct AddonIndex {
 struct Known {
     stamp: Stamp,
     jar: Jar,
-    /// The name it goes by when no manifest gives it one.
-    unnamed: Option<Box<AddonInfo>>,
 }
+
+/// A scan in progress.
+struct Round<'a> {
+    scan: Scan,
+    old: BTreeMap<String, Known>,
+    limits: &'a Limits,
+    until: Instant,
+    names: usize,
+    memory: usize,
+}
+
+type ReadJar = fn(Source<'_>, &str, &Limits, Instant) -> Jar;
 
 /// What is wrong with a file in a mods or plugins folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,9 +66,9 @@ pub struct JarNote {
 /// What a scan did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// Jars that are known now.
+    /// Mods and plugins that are known now.
     pub jars: usize,
-    /// Jars that were opened for it.
+    /// Jars that were opened for it, libraries of the server too.
     pub opened: usize,
     /// Whether time or another ceiling ended it before everything was seen.
     pub cut: bool,
@@ -68,76 +80,131 @@ impl AddonIndex {
     /// # Errors
     /// Only when the server folder itself cannot be opened; the index is empty then.
     pub fn rescan(&mut self, root: &Path, limits: &Limits) -> io::Result<Scan> {
-        let started = Instant::now();
         let mut old = std::mem::take(self);
         if old.format != FORMAT {
             old = Self::default();
         }
         self.format = FORMAT;
         let folder = Folder::open(root)?;
-        let mut scan = Scan::default();
-        let (mut names, mut memory) = (limits.names, limits.memory);
-        for place in PLACES {
-            let dir = match folder.dir(place) {
-                Ok(dir) => dir,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(_) => {
-                    self.note(place, "it is no directory, and was not looked into");
-                    continue;
-                }
-            };
-            let Ok((found, cut)) = entries(&dir, &mut names) else {
-                self.note(place, "it cannot be listed");
-                continue;
-            };
-            scan.cut |= cut;
-            for entry in found.iter().filter(|entry| is_jar(entry.name.to_bytes())) {
-                let file = format!("{place}/{}", file_name(entry.name.to_bytes()));
-                if entry.kind != FileType::RegularFile {
-                    if entry.kind != FileType::Directory {
-                        self.note(&file, "it is no regular file, and was not opened");
-                    }
-                    continue;
-                }
-                if self.jars.len() >= limits.jars {
-                    scan.cut = true;
-                    break;
-                }
-                let (jar, stamp) = match file_at(&dir, &entry.name) {
-                    Ok(opened) => opened,
-                    Err(error) => {
-                        self.note(&file, &format!("it cannot be opened: {error}"));
-                        continue;
-                    }
-                };
-                let known = match old.jars.remove(&file).filter(|known| known.stamp == stamp) {
-                    Some(known) => known,
-                    None => {
-                        let now = Instant::now();
-                        if now.duration_since(started) >= limits.time {
-                            scan.cut = true;
-                            self.note(&file, "it could not be read in time");
-                            continue;
-                        }
-                        scan.opened += 1;
-                        let left = limits.time.saturating_sub(now.duration_since(started));
-                        let deadline = now + limits.jar_time.min(left);
-                        let read = Jar::read(Source::File(&jar, stamp.size), &file, limits, deadline);
-                        // What changes while it is read is read again the next time.
-                        let after = file_at(&dir, &entry.name).map(|(_, after)| after);
-                        let same = after.is_ok_and(|after| after == stamp);
-                        Known::new(if same { stamp } else { Stamp::default() }, read, &file)
-                    }
-                };
-                self.keep(file, known, &mut memory);
+        let mut round = Round {
+            scan: Scan::default(),
+            old: old.jars,
+            limits,
+            until: Instant::now() + limits.time,
+            names: limits.names,
+            memory: limits.memory,
+        };
+        for place in ["mods", "plugins"] {
+            match folder.dir(place) {
+                Ok(dir) => self.place(&dir, place, &mut round),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) => self.note(place, "it is no directory, and was not looked into"),
             }
         }
-        scan.jars = self.jars.len();
+        round.scan.jars = self.jars.len();
+        self.libraries(&folder, &mut round);
         self.loader = self.most_common_loader();
-        if scan.cut {
+        if round.scan.cut {
             self.note("", "there is more than is looked at");
         }
-        Ok(scan)
+        Ok(round.scan)
+    }
+
+    /// The jars of a mods or plugins folder.
+    fn place(&mut self, dir: &OwnedFd, place: &str, round: &mut Round<'_>) {
+        let Ok((found, cut)) = entries(dir, &mut round.names) else {
+            self.note(place, "it cannot be listed");
+            return;
+        };
+        round.scan.cut |= cut;
+        for entry in found {
+            let name = entry.name.to_bytes();
+            let file = format!("{place}/{}", file_name(name));
+            match entry.kind {
+                // Forge up to 1.12 also loads `mods/1.12.2/`.
+                FileType::Directory if place == "mods" && name[0].is_ascii_digit() => {
+                    if let Ok(below) = dir_at(dir, &entry.name) {
+                        self.place(&below, &file, round);
+                    }
+                }
+                FileType::RegularFile if is_jar(name) => {
+                    if self.jars.len() >= round.limits.jars {
+                        round.scan.cut = true;
+                        return;
+                    }
+                    self.jar(dir, &entry.name, file, round, Jar::read);
+                }
+                FileType::Directory => {}
+                _ if is_jar(name) => self.note(&file, "it is no regular file, and was not opened"),
+                _ => {}
+            }
+        }
+    }
+
+    /// The packages of the server itself: whoever carries them too is not to blame for them.
+    fn libraries(&mut self, folder: &Folder, round: &mut Round<'_>) {
+        let mut waiting = Vec::new();
+        for (place, depth) in [("libraries", LIBRARY_DEPTH), ("versions", 2), ("", 0)] {
+            if let Ok(dir) = folder.dir(place) {
+                waiting.push((dir, place.to_owned(), depth));
+            }
+        }
+        let mut left = MAX_LIBRARIES;
+        while let Some((dir, place, depth)) = waiting.pop() {
+            let Ok((found, cut)) = entries(&dir, &mut round.names) else { continue };
+            round.scan.cut |= cut;
+            for entry in found {
+                let name = entry.name.to_bytes();
+                let file = format!("{place}/{}", file_name(name));
+                let file = file.trim_start_matches('/').to_owned();
+                match entry.kind {
+                    FileType::RegularFile if is_jar(name) => {
+                        if left == 0 {
+                            round.scan.cut = true;
+                            return;
+                        }
+                        left -= 1;
+                        self.jar(&dir, &entry.name, file, round, Jar::read_library);
+                    }
+                    FileType::Directory if depth > 0 => {
+                        if let Ok(below) = dir_at(&dir, &entry.name) {
+                            waiting.push((below, file, depth - 1));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// One jar: as it was known, or read anew.
+    fn jar(&mut self, dir: &OwnedFd, name: &CStr, file: String, round: &mut Round<'_>, read: ReadJar) {
+        let (jar, stamp) = match file_at(dir, name) {
+            Ok(opened) => opened,
+            Err(error) => return self.note(&file, &format!("it cannot be opened: {error}")),
+        };
+        let old = round.old.remove(&file).filter(|known| known.stamp == stamp);
+        let mut known = match old {
+            Some(known) => known,
+            None => {
+                let now = Instant::now();
+                if now >= round.until {
+                    round.scan.cut = true;
+                    return self.note(&file, "it could not be read in time");
+                }
+                round.scan.opened += 1;
+                let deadline = round.until.min(now + round.limits.jar_time);
+                let read = read(Source::File(&jar, stamp.size), &file, round.limits, deadline);
+                // What changed meanwhile, or was not read to its end, is read again the next time.
+                let same = file_at(dir, name).is_ok_and(|(_, after)| after == stamp) && !read.unfinished;
+                Known { stamp: if same { stamp } else { Stamp::default() }, jar: read }
+            }
+        };
+        if known.jar.weight() > round.memory {
+            known.jar.thin();
+        }
+        round.memory = round.memory.saturating_sub(known.jar.weight() + 2 * file.len());
+        self.jars.insert(file, known);
     }
 
     /// What is wrong with files: damaged jars, links, manifests that no loader reads.
@@ -171,20 +238,13 @@ impl AddonIndex {
         }
     }
 
-    fn keep(&mut self, file: String, mut known: Known, memory: &mut usize) {
-        if known.jar.weight() > *memory {
-            known.jar.thin();
-        }
-        *memory = memory.saturating_sub(known.jar.weight() + 2 * file.len());
-        self.jars.insert(file, known);
-    }
-
     /// The loader of the jars that are made for one only.
     fn most_common_loader(&self) -> AddonLoader {
         let mut counts = BTreeMap::<AddonLoader, usize>::new();
         for known in self.jars.values() {
             let mut loaders = known.jar.addons.iter().map(|addon| addon.loader);
             if let Some(first) = loaders.next()
+                && first != AddonLoader::Unknown
                 && loaders.all(|loader| loader == first)
             {
                 *counts.entry(first).or_default() += 1;
@@ -195,8 +255,7 @@ impl AddonIndex {
 
     /// What a jar is here: of several manifests for one id, that of the loader in use.
     fn shown<'a>(&self, known: &'a Known) -> Vec<&'a AddonInfo> {
-        let shown = self.unique(&known.jar.addons);
-        if shown.is_empty() { known.unnamed.as_deref().into_iter().collect() } else { shown }
+        self.unique(&known.jar.addons)
     }
 
     fn unique<'a>(&self, addons: &'a [AddonInfo]) -> Vec<&'a AddonInfo> {
@@ -220,20 +279,13 @@ impl AddonIndex {
     }
 }
 
-impl Known {
-    fn new(stamp: Stamp, jar: Jar, file: &str) -> Self {
-        let unnamed = jar.addons.is_empty().then(|| {
-            let name = file.rsplit('/').next().unwrap_or(file);
-            let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-            Box::new(AddonInfo { id: stem.to_owned(), file: file.to_owned(), ..AddonInfo::default() })
-        });
-        Self { stamp, jar, unnamed }
-    }
-}
-
 impl AddonLookup for AddonIndex {
     fn owners_of_package(&self, class: &str) -> Vec<&AddonInfo> {
         let Some(package) = package_of(class) else { return Vec::new() };
+        let library = |known: &Known| known.jar.library && known.jar.packages.contains(package);
+        if self.jars.values().any(library) {
+            return Vec::new();
+        }
         let owner = |known| owner_in(self, known, package, class);
         self.jars.values().filter_map(owner).collect()
     }
@@ -293,8 +345,10 @@ fn is_jar(name: &[u8]) -> bool {
     name.len() > 4 && name[name.len() - 4..].eq_ignore_ascii_case(b".jar") && name[0] != b'.'
 }
 
-/// Where servers keep them.
-const PLACES: [&str; 2] = ["mods", "plugins"];
+/// Changes with the form in which it is kept.
 const FORMAT: u32 = 1;
+/// `libraries/GROUP/…/NAME/VERSION/FILE`
+const LIBRARY_DEPTH: usize = 10;
+const MAX_LIBRARIES: usize = 1_000;
 /// Notes about files that are no jars.
 const MAX_NOTES: usize = 100;

@@ -25,6 +25,11 @@ pub(super) struct Jar {
     pub broken: Option<String>,
     /// What was left out.
     pub note: Option<String>,
+    /// A part of the server: nobody's packages.
+    pub library: bool,
+    /// It could not be read to its end this time.
+    #[serde(skip)]
+    pub unfinished: bool,
 }
 
 /// A jar within a jar.
@@ -65,6 +70,7 @@ impl Jar {
             Ok(contents) => contents,
             Err(error) => {
                 jar.fail(error);
+                jar.addons.push(AddonInfo::unnamed(file));
                 return jar;
             }
         };
@@ -72,6 +78,9 @@ impl Jar {
         jar.manifests(source, &contents, limits, deadline);
         for addon in &mut jar.addons {
             file.clone_into(&mut addon.file);
+        }
+        if jar.addons.is_empty() {
+            jar.addons.push(AddonInfo::unnamed(file));
         }
         jar.packages = contents.packages;
         let mut left = limits.inflated;
@@ -83,12 +92,22 @@ impl Jar {
                     jar.nested.extend(nested);
                 }
                 Err(ZipError::Late) => {
-                    jar.note = Some(ZipError::Late.to_string());
+                    jar.fail(ZipError::Late);
                     break;
                 }
                 // A library that we cannot look into is not worth more than a note.
                 Err(error) => jar.note = Some(format!("{}: {error}", clean(&wanted.name, 80))),
             }
+        }
+        jar
+    }
+
+    /// Looks at nothing but the packages.
+    pub(super) fn read_library(source: Source<'_>, _: &str, limits: &Limits, deadline: Instant) -> Self {
+        let mut jar = Self { library: true, ..Self::default() };
+        match Contents::read(source, limits, deadline) {
+            Ok(contents) => jar.packages = contents.packages,
+            Err(error) => jar.fail(error),
         }
         jar
     }
@@ -114,6 +133,7 @@ impl Jar {
     }
 
     fn fail(&mut self, error: ZipError) {
+        self.unfinished |= matches!(error, ZipError::Late | ZipError::Io(_));
         match error {
             ZipError::Late | ZipError::TooLarge(_) | ZipError::Io(_) => self.note = Some(error.to_string()),
             damaged => self.broken = Some(damaged.to_string()),
@@ -231,6 +251,15 @@ impl Wanted {
     fn record(&self) -> Record<'_> {
         let Self { ref name, flags, method, crc, compressed, size, offset } = *self;
         Record { name, flags, method, crc, compressed, size, offset }
+    }
+}
+
+impl AddonInfo {
+    /// The name a jar goes by when no manifest gives it one.
+    fn unnamed(file: &str) -> Self {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+        Self { id: stem.to_owned(), file: file.to_owned(), ..Self::default() }
     }
 }
 

@@ -112,9 +112,12 @@ impl<F: FnMut(&OwnedFd, &CStr, String, ChangeWhat) -> bool> Walk<'_, F> {
 /// What a file in a place is; none if it does not decide anything.
 fn kind(path: &str, name: &str, place: ChangeWhat) -> Option<ChangeWhat> {
     match place {
-        // mods/x.jar and plugins/x.jar, but no library that a plugin fetched into its folder.
+        // mods/x.jar, plugins/x.jar and mods/1.12.2/x.jar, but no library that a plugin fetched
+        // into its folder.
         ChangeWhat::Addon if is(name, &["jar"]) => {
-            (path.matches('/').count() == 1).then_some(ChangeWhat::Addon)
+            let versioned =
+                path.strip_prefix("mods/").is_some_and(|path| path.starts_with(|c: char| c.is_ascii_digit()));
+            (path.matches('/').count() == 1 || versioned).then_some(ChangeWhat::Addon)
         }
         ChangeWhat::Addon => is(name, SETTINGS).then_some(ChangeWhat::Config),
         ChangeWhat::DataPack => is(name, &["zip", "mcmeta"]).then_some(place),
