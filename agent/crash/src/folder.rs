@@ -225,6 +225,57 @@ mod tests {
         assert!(folder.file("/etc/passwd").is_err());
     }
 
+    /// Swaps two names as fast as it can while `work` runs.
+    fn while_swapping(a: &Path, b: &Path, work: impl FnOnce()) {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        /// Stops the swaps when the work panics, too.
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let flags = rustix::fs::RenameFlags::EXCHANGE;
+                    rustix::fs::renameat_with(CWD, a, CWD, b, flags).unwrap();
+                }
+            });
+            let _stop = Stop(&stop);
+            work();
+        });
+    }
+
+    #[test]
+    fn a_link_or_a_pipe_in_its_place_between_look_and_open_is_not_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "secret").unwrap();
+        std::fs::create_dir(temp.path().join("d")).unwrap();
+        std::fs::write(temp.path().join("d/file"), "mine").unwrap();
+        symlink(outside.path().join("secret"), temp.path().join("d/link")).unwrap();
+        rustix::fs::mkfifoat(CWD, temp.path().join("d/pipe"), Mode::RWXU).unwrap();
+        let folder = Folder::open(temp.path()).unwrap();
+        for other in ["d/link", "d/pipe"] {
+            while_swapping(&temp.path().join("d/file"), &temp.path().join(other), || {
+                let mut read = 0;
+                for _ in 0..20_000 {
+                    if let Ok((file, _)) = folder.file("d/file") {
+                        read += 1;
+                        assert_eq!(head(&file, 10).unwrap(), b"mine");
+                    }
+                }
+                assert!(read > 0);
+            });
+            // The swaps may have ended either way.
+            if std::fs::symlink_metadata(temp.path().join(other)).unwrap().is_file() {
+                std::fs::rename(temp.path().join(other), temp.path().join("d/file")).unwrap();
+            }
+        }
+    }
+
     #[test]
     fn a_listing_has_a_ceiling() {
         let temp = tempfile::tempdir().unwrap();
