@@ -194,6 +194,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::addons::fixtures::while_swapping;
 
     #[test]
     fn nothing_is_followed_and_nothing_blocks() {
@@ -223,29 +224,6 @@ mod tests {
         }
         folder.walk("a/b").unwrap();
         assert!(folder.file("/etc/passwd").is_err());
-    }
-
-    /// Swaps two names as fast as it can while `work` runs.
-    fn while_swapping(a: &Path, b: &Path, work: impl FnOnce()) {
-        use std::sync::atomic::{AtomicBool, Ordering};
-        /// Stops the swaps when the work panics, too.
-        struct Stop<'a>(&'a AtomicBool);
-        impl Drop for Stop<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let flags = rustix::fs::RenameFlags::EXCHANGE;
-                    rustix::fs::renameat_with(CWD, a, CWD, b, flags).unwrap();
-                }
-            });
-            let _stop = Stop(&stop);
-            work();
-        });
     }
 
     #[test]
