@@ -116,6 +116,7 @@ impl Jar {
         let main = contents.main.as_ref();
         let main = main.and_then(|wanted| read(source, &wanted.record(), limits.manifest, deadline).ok());
         let version = main.and_then(|bytes| implementation_version(&bytes));
+        let mut good = false;
         for (kind, wanted) in &contents.manifests {
             let bytes = match read(source, &wanted.record(), limits.manifest, deadline) {
                 Ok(bytes) => bytes,
@@ -126,9 +127,16 @@ impl Jar {
             };
             let parsed = kind.parse(&bytes, version.as_deref());
             self.addons.extend(parsed.addons);
-            if let Some(why) = parsed.broken {
-                self.broken.get_or_insert_with(|| format!("{}: {why}", clean(&wanted.name, 80)));
+            match parsed.broken.map(|why| format!("{}: {why}", clean(&wanted.name, 80))) {
+                // Old Forge loads a mod all the same.
+                Some(why) if *kind == Kind::LegacyForge => self.note = Some(why),
+                Some(why) => self.broken = self.broken.take().or(Some(why)),
+                None => good = true,
             }
+        }
+        // For one loader broken, for another not: which one is in use is not known here.
+        if good && self.broken.is_some() {
+            self.note = self.broken.take();
         }
     }
 

@@ -215,7 +215,13 @@ fn damaged_jars_are_facts() {
     let mut prefixed = b"#!/bin/sh\nexec java -jar \"$0\"\n".to_vec();
     prefixed.extend(&good);
     put(dir.path(), "plugins/prefixed.jar", &prefixed);
+    put(dir.path(), "mods/old.jar", &jar(&[("mcmod.info", br#"[{"modid": "old" "name": "Old"}]"#)]));
+    let two: &[(&str, &[u8])] = &[("plugin.yml", b"name: Two\nversion: 1\n"), ("velocity-plugin.json", b"{")];
+    put(dir.path(), "plugins/two.jar", &jar(two));
     let index = scan(dir.path());
+    assert!(why(&index, "mods/old.jar").starts_with("false mcmod.info: it is no JSON"));
+    assert_eq!(index.by_id("old").len(), 1);
+    assert!(why(&index, "plugins/two.jar").starts_with("false velocity-plugin.json: it is no JSON"));
     assert_eq!(why(&index, "plugins/half.jar").split(" (").next(), Some("true it is not a complete jar"));
     assert!(why(&index, "plugins/empty.jar").contains("(0 bytes)"));
     assert!(why(&index, "plugins/text.jar").starts_with("true it is not a complete jar"));
