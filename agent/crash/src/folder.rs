@@ -224,6 +224,8 @@ mod tests {
         }
         folder.walk("a/b").unwrap();
         assert!(folder.file("/etc/passwd").is_err());
+        let device = Folder::open(Path::new("/dev")).unwrap().file("null").unwrap_err();
+        assert_eq!(device.to_string(), "it is a device");
     }
 
     #[test]

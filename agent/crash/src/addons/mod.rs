@@ -16,11 +16,13 @@ mod jar;
 mod limits;
 mod manifest;
 mod packages;
+mod scan;
 pub(crate) mod text;
 mod zip;
 
-pub use index::{AddonIndex, JarNote, Scan};
+pub use index::{AddonIndex, JarNote};
 pub use limits::Limits;
+pub use scan::Scan;
 
 use text::clean;
 
