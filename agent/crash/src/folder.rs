@@ -194,6 +194,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::addons::fixtures::while_swapping;
 
     #[test]
     fn nothing_is_followed_and_nothing_blocks() {
@@ -223,6 +224,36 @@ mod tests {
         }
         folder.walk("a/b").unwrap();
         assert!(folder.file("/etc/passwd").is_err());
+        let device = Folder::open(Path::new("/dev")).unwrap().file("null").unwrap_err();
+        assert_eq!(device.to_string(), "it is a device");
+    }
+
+    #[test]
+    fn a_link_or_a_pipe_in_its_place_between_look_and_open_is_not_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "secret").unwrap();
+        std::fs::create_dir(temp.path().join("d")).unwrap();
+        std::fs::write(temp.path().join("d/file"), "mine").unwrap();
+        symlink(outside.path().join("secret"), temp.path().join("d/link")).unwrap();
+        rustix::fs::mkfifoat(CWD, temp.path().join("d/pipe"), Mode::RWXU).unwrap();
+        let folder = Folder::open(temp.path()).unwrap();
+        for other in ["d/link", "d/pipe"] {
+            while_swapping(&temp.path().join("d/file"), &temp.path().join(other), || {
+                let mut read = 0;
+                for _ in 0..20_000 {
+                    if let Ok((file, _)) = folder.file("d/file") {
+                        read += 1;
+                        assert_eq!(head(&file, 10).unwrap(), b"mine");
+                    }
+                }
+                assert!(read > 0);
+            });
+            // The swaps may have ended either way.
+            if std::fs::symlink_metadata(temp.path().join(other)).unwrap().is_file() {
+                std::fs::rename(temp.path().join(other), temp.path().join("d/file")).unwrap();
+            }
+        }
     }
 
     #[test]

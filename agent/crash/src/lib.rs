@@ -11,6 +11,14 @@
 //! Nothing here knows a daemon: [`analyse`] is a function of its [`Evidence`]. Exit evidence
 //! comes before text; only text of this run counts; text that a player can write never
 //! decides. Time and memory are linear in the (bounded) input, whatever it is.
+//!
+//! What is read from disk for it, all of it blocking and bounded:
+//!
+//! ```text
+//!  became ready ─► AddonIndex::rescan, Snapshot::take, both kept ("last good")
+//!  ended ───────► AddonIndex::rescan (only what changed), gather, analyse;
+//!                 Snapshot::take again, and what the diff to the last good one says
+//! ```
 
 mod addons;
 mod analysis;
@@ -22,6 +30,8 @@ mod evidence;
 mod finding;
 mod fingerprint;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod gather;
 mod known;
 mod line;

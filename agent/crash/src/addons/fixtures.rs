@@ -36,3 +36,26 @@ pub(crate) fn fabric(id: &str, version: &str) -> Vec<u8> {
 pub(crate) fn bukkit(name: &str, version: &str) -> Vec<u8> {
     format!("name: {name}\nversion: {version}\nmain: com.example.{}.Main\n", name.to_lowercase()).into_bytes()
 }
+
+/// Swaps two names as fast as it can while `work` runs.
+pub(crate) fn while_swapping(a: &Path, b: &Path, work: impl FnOnce()) {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    /// Stops the swaps when the work panics, too.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(rustix::fs::CWD, a, rustix::fs::CWD, b, flags).unwrap();
+            }
+        });
+        let _stop = Stop(&stop);
+        work();
+    });
+}

@@ -25,6 +25,11 @@ pub(super) struct Jar {
     pub broken: Option<String>,
     /// What was left out.
     pub note: Option<String>,
+    /// A part of the server: nobody's packages.
+    pub library: bool,
+    /// It could not be read to its end this time.
+    #[serde(skip)]
+    pub unfinished: bool,
 }
 
 /// A jar within a jar.
@@ -65,6 +70,7 @@ impl Jar {
             Ok(contents) => contents,
             Err(error) => {
                 jar.fail(error);
+                jar.addons.push(AddonInfo::unnamed(file));
                 return jar;
             }
         };
@@ -72,6 +78,9 @@ impl Jar {
         jar.manifests(source, &contents, limits, deadline);
         for addon in &mut jar.addons {
             file.clone_into(&mut addon.file);
+        }
+        if jar.addons.is_empty() {
+            jar.addons.push(AddonInfo::unnamed(file));
         }
         jar.packages = contents.packages;
         let mut left = limits.inflated;
@@ -83,7 +92,7 @@ impl Jar {
                     jar.nested.extend(nested);
                 }
                 Err(ZipError::Late) => {
-                    jar.note = Some(ZipError::Late.to_string());
+                    jar.fail(ZipError::Late);
                     break;
                 }
                 // A library that we cannot look into is not worth more than a note.
@@ -93,10 +102,21 @@ impl Jar {
         jar
     }
 
+    /// Looks at nothing but the packages.
+    pub(super) fn read_library(source: Source<'_>, _: &str, limits: &Limits, deadline: Instant) -> Self {
+        let mut jar = Self { library: true, ..Self::default() };
+        match Contents::read(source, limits, deadline) {
+            Ok(contents) => jar.packages = contents.packages,
+            Err(error) => jar.fail(error),
+        }
+        jar
+    }
+
     fn manifests(&mut self, source: Source<'_>, contents: &Contents, limits: &Limits, deadline: Instant) {
         let main = contents.main.as_ref();
         let main = main.and_then(|wanted| read(source, &wanted.record(), limits.manifest, deadline).ok());
         let version = main.and_then(|bytes| implementation_version(&bytes));
+        let mut good = false;
         for (kind, wanted) in &contents.manifests {
             let bytes = match read(source, &wanted.record(), limits.manifest, deadline) {
                 Ok(bytes) => bytes,
@@ -107,13 +127,21 @@ impl Jar {
             };
             let parsed = kind.parse(&bytes, version.as_deref());
             self.addons.extend(parsed.addons);
-            if let Some(why) = parsed.broken {
-                self.broken.get_or_insert_with(|| format!("{}: {why}", clean(&wanted.name, 80)));
+            match parsed.broken.map(|why| format!("{}: {why}", clean(&wanted.name, 80))) {
+                // Old Forge loads a mod all the same.
+                Some(why) if *kind == Kind::LegacyForge => self.note = Some(why),
+                Some(why) => self.broken = self.broken.take().or(Some(why)),
+                None => good = true,
             }
+        }
+        // For one loader broken, for another not: which one is in use is not known here.
+        if good && self.broken.is_some() {
+            self.note = self.broken.take();
         }
     }
 
     fn fail(&mut self, error: ZipError) {
+        self.unfinished |= matches!(error, ZipError::Late | ZipError::Io(_));
         match error {
             ZipError::Late | ZipError::TooLarge(_) | ZipError::Io(_) => self.note = Some(error.to_string()),
             damaged => self.broken = Some(damaged.to_string()),
@@ -231,6 +259,15 @@ impl Wanted {
     fn record(&self) -> Record<'_> {
         let Self { ref name, flags, method, crc, compressed, size, offset } = *self;
         Record { name, flags, method, crc, compressed, size, offset }
+    }
+}
+
+impl AddonInfo {
+    /// The name a jar goes by when no manifest gives it one.
+    fn unnamed(file: &str) -> Self {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+        Self { id: stem.to_owned(), file: file.to_owned(), ..Self::default() }
     }
 }
 

@@ -68,12 +68,20 @@ impl Collector {
     }
 }
 
-/// The number of a class's package, given with dots or slashes; none without a package.
+/// The number of a class's package, given with dots or slashes, as a frame or a descriptor
+/// has it; none without a package.
 pub(super) fn package_of(class: &str) -> Option<u64> {
-    // Module and loader prefixes, array marks: `java.base/a.B` is for the caller to strip.
-    let class = class.trim_start_matches(['[', 'L']).trim_end_matches(';');
-    // A hidden class: `a.B$$Lambda/0x000…`, `a.B$$Lambda$12/0x…@1f`.
+    let class = class.trim_start_matches('[');
+    // A descriptor: `La/b/C;`
+    let class = class.strip_suffix(';').and_then(|class| class.strip_prefix('L')).unwrap_or(class);
+    // A hidden class: `a.B$$Lambda/0x000…`, `a.B$$Lambda$12/0x…@1f`, `a.B/0x…`.
     let class = class.split_once("$$").map_or(class, |(host, _)| host);
+    let class = match class.rsplit_once('/') {
+        Some((host, address)) if address.starts_with("0x") => host,
+        // Behind a loader or a module: `a.jar//a.B`, `java.base/a.B`, `LAYER/m@1/a.B`.
+        Some((_, class)) if class.contains('.') => class,
+        _ => class,
+    };
     let end = class.rfind(['.', '/'])?;
     let bytes = class.as_bytes()[..end].iter().map(|&byte| if byte == b'.' { b'/' } else { byte });
     Some(hash(bytes))
@@ -81,4 +89,34 @@ pub(super) fn package_of(class: &str) -> Option<u64> {
 
 fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_in_all_the_ways_it_is_written() {
+        let expected = Some(hash(b"a/b".iter().copied()));
+        for class in [
+            "a.b.C",
+            "a/b/C",
+            "a.b.C$1",
+            "[La/b/C;",
+            "La/b/C;",
+            "x.jar//a.b.C",
+            "java.base@17/a.b.C",
+            "TRANSFORMER/mod@1.0/a.b.C",
+            "a.b.C$$Lambda/0x00007f@1f",
+            "a.b.C$$Lambda$14/123",
+            "a.b.C/0x0000001",
+            "app//a.b.C$$Lambda/0x0",
+            "a.b.Launcher",
+        ] {
+            assert_eq!(package_of(class), expected, "{class}");
+        }
+        for none in ["", "C", "[I", ";", "$$", "L;"] {
+            assert_eq!(package_of(none), None, "{none}");
+        }
+    }
 }

@@ -91,6 +91,52 @@ fn packages_have_owners_unless_two_jars_carry_them() {
 }
 
 #[test]
+fn what_the_server_carries_itself_is_nobodys() {
+    let dir = tempfile::tempdir().unwrap();
+    let classes: &[(&str, &[u8])] = &[("com/google/gson/Gson.class", b""), ("io/netty/Netty.class", b"")];
+    let mut mine = vec![("com/mine/A.class", &b""[..])];
+    mine.extend(classes);
+    put(dir.path(), "plugins/mine.jar", &jar(&mine));
+    assert_eq!(owners(&scan(dir.path()), "com.google.gson.Gson"), ["mine"]);
+    put(dir.path(), "libraries/com/google/code/gson/gson/2.10/gson-2.10.jar", &jar(&classes[..1]));
+    put(dir.path(), "server.jar", &jar(&classes[1..]));
+    let mut index = scan(dir.path());
+    assert_eq!(owners(&index, "com.google.gson.Gson"), [""; 0]);
+    assert_eq!(owners(&index, "io.netty.Netty"), [""; 0]);
+    assert_eq!(owners(&index, "com.mine.A"), ["mine"]);
+    assert_eq!(index.addons().count(), 1);
+    assert!(index.by_file("gson-2.10.jar").is_empty() && index.by_file("server.jar").is_empty());
+    assert_eq!(
+        index.rescan(dir.path(), &Limits::default()).unwrap(),
+        Scan { jars: 1, opened: 0, cut: false }
+    );
+}
+
+#[test]
+fn old_forge_keeps_mods_by_version() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), "mods/1.12.2/old.jar", &jar(&[("mcmod.info", br#"[{"modid":"old","version":"1"}]"#)]));
+    put(dir.path(), "mods/other/no.jar", &jar(&[("mcmod.info", br#"[{"modid":"no","version":"1"}]"#)]));
+    let index = scan(dir.path());
+    assert_eq!(index.by_id("old")[0].file, "mods/1.12.2/old.jar");
+    assert!(index.by_id("no").is_empty());
+}
+
+#[test]
+fn a_jar_that_was_not_read_in_time_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..2_000).map(|at| format!("p{at}/A.class")).collect();
+    let entries: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+    put(dir.path(), "mods/slow.jar", &jar(&entries));
+    let mut index = AddonIndex::default();
+    index.rescan(dir.path(), &Limits { jar_time: Duration::ZERO, ..Limits::default() }).unwrap();
+    assert_eq!(why(&index, "mods/slow.jar"), "false it could not be read in time");
+    assert_eq!(index.rescan(dir.path(), &Limits::default()).unwrap().opened, 1);
+    assert_eq!(why(&index, "mods/slow.jar"), "");
+    assert_eq!(owners(&index, "p7.A"), ["slow"]);
+}
+
+#[test]
 fn of_several_manifests_the_one_of_the_loader_in_use_counts_and_once() {
     let dir = tempfile::tempdir().unwrap();
     let toml = b"[[mods]]\nmodId='both'\nversion='1-forge'\n";
@@ -169,7 +215,13 @@ fn damaged_jars_are_facts() {
     let mut prefixed = b"#!/bin/sh\nexec java -jar \"$0\"\n".to_vec();
     prefixed.extend(&good);
     put(dir.path(), "plugins/prefixed.jar", &prefixed);
+    put(dir.path(), "mods/old.jar", &jar(&[("mcmod.info", br#"[{"modid": "old" "name": "Old"}]"#)]));
+    let two: &[(&str, &[u8])] = &[("plugin.yml", b"name: Two\nversion: 1\n"), ("velocity-plugin.json", b"{")];
+    put(dir.path(), "plugins/two.jar", &jar(two));
     let index = scan(dir.path());
+    assert!(why(&index, "mods/old.jar").starts_with("false mcmod.info: it is no JSON"));
+    assert_eq!(index.by_id("old").len(), 1);
+    assert!(why(&index, "plugins/two.jar").starts_with("false velocity-plugin.json: it is no JSON"));
     assert_eq!(why(&index, "plugins/half.jar").split(" (").next(), Some("true it is not a complete jar"));
     assert!(why(&index, "plugins/empty.jar").contains("(0 bytes)"));
     assert!(why(&index, "plugins/text.jar").starts_with("true it is not a complete jar"));

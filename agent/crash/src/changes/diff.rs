@@ -76,7 +76,7 @@ pub enum ChangeWhat {
 }
 
 pub(super) fn diff(before: &Snapshot, after: &Snapshot) -> Changes {
-    let complete = !before.cut && !after.cut;
+    let complete = [before, after].iter().all(|one| !one.cut && one.partial.is_empty());
     let mut changes = Vec::new();
     for (path, new) in &after.files {
         let when_ms = when(before, after, new);
@@ -88,7 +88,7 @@ pub(super) fn diff(before: &Snapshot, after: &Snapshot) -> Changes {
                 ..change(path, ChangeKind::Updated, new, when_ms)
             }),
             // What an incomplete snapshot did not have may have been there.
-            None if before.cut && when_ms.is_none() => {}
+            None if before.may_hide(path) && when_ms.is_none() => {}
             None => {
                 let added = change(path, ChangeKind::Added, new, when_ms);
                 changes.push(Change { after: version(new), ..added });
@@ -96,7 +96,7 @@ pub(super) fn diff(before: &Snapshot, after: &Snapshot) -> Changes {
         }
     }
     for (path, old) in &before.files {
-        if !after.files.contains_key(path) && !after.cut {
+        if !after.files.contains_key(path) && !after.may_hide(path) {
             let removed = change(path, ChangeKind::Removed, old, None);
             changes.push(Change { before: version(old), ..removed });
         }

@@ -20,8 +20,11 @@ pub struct Snapshot {
     format: u32,
     /// When it was taken, milliseconds since 1970.
     pub taken_ms: u64,
-    /// Whether a ceiling left something out.
+    /// Whether a ceiling ended it before everything was seen.
     pub cut: bool,
+    /// Folders of which not everything was seen, each with a slash at its end; the server
+    /// folder is `""`.
+    pub partial: Vec<String>,
     pub(super) facts: BTreeMap<String, String>,
     pub(super) files: BTreeMap<String, FileState>,
 }
@@ -118,10 +121,11 @@ impl Snapshot {
             true
         };
         let deadline = Instant::now() + limits.time;
-        let mut walk = Walk { names: limits.names, deadline, cut: false, each: &mut each };
+        let (names, partial) = (limits.names, Vec::new());
+        let mut walk = Walk { names, deadline, cut: false, partial, each: &mut each };
         walk.folder(&folder)?;
-        let cut = walk.cut;
-        Ok(Self { format: FORMAT, taken_ms, cut, facts, files })
+        let (cut, partial) = (walk.cut, walk.partial);
+        Ok(Self { format: FORMAT, taken_ms, cut, partial, facts, files })
     }
 
     /// What is different in `after`; nothing if one of them is of another format.
@@ -138,6 +142,11 @@ impl Snapshot {
     #[must_use]
     pub fn since_ms(&self, path: &str) -> Option<u64> {
         self.files.get(path).map(|file| file.since_ms)
+    }
+
+    /// Whether a file that is not in it may have been there all the same.
+    pub(super) fn may_hide(&self, path: &str) -> bool {
+        self.cut || self.partial.iter().any(|folder| path.starts_with(folder.as_str()))
     }
 
     /// How many files are in it.

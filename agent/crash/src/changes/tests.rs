@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use rustix::fs::{CWD, Mode};
 
 use super::*;
-use crate::addons::fixtures::{bukkit, fabric, jar, put};
+use crate::addons::fixtures::{bukkit, fabric, jar, put, while_swapping};
 use crate::{AddonIndex, Limits};
 
 struct Server {
@@ -236,30 +236,45 @@ fn a_hostile_tree_is_walked_around() {
 
 #[test]
 fn swaps_while_it_is_read_do_no_harm() {
-    use std::sync::atomic::{AtomicBool, Ordering};
     let mut server = Server::new();
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("secret.toml"), "secret").unwrap();
     fs::create_dir_all(server.root().join("config/a")).unwrap();
     server.put("config/a/x.toml", "mine");
     symlink(outside.path(), server.root().join("config/b")).unwrap();
-    let stop = AtomicBool::new(false);
     let (a, b) = (server.root().join("config/a"), server.root().join("config/b"));
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                let flags = rustix::fs::RenameFlags::EXCHANGE;
-                rustix::fs::renameat_with(CWD, &a, CWD, &b, flags).unwrap();
-            }
-        });
+    while_swapping(&a, &b, || {
         for _ in 0..300 {
             let snapshot = server.take(None);
-            let strange = snapshot.files.keys().any(|path| path.contains("secret"));
-            stop.store(strange, Ordering::Relaxed);
-            assert!(!strange);
+            assert!(!snapshot.files.keys().any(|path| path.contains("secret")));
         }
-        stop.store(true, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn a_folder_full_of_players_hides_only_itself() {
+    let mut server = Server::new();
+    for at in 0..4_100 {
+        server.put(&format!("plugins/Homes/{at}.yml"), "home: x");
+    }
+    server.put("plugins/Homes.jar", jar(&[("plugin.yml", &bukkit("Homes", "1"))]));
+    server.put("config/x.toml", "a=1");
+    let before = server.take(None);
+    assert!(!before.cut);
+    assert_eq!(before.partial, ["plugins/Homes/"]);
+    fs::remove_dir_all(server.root().join("plugins/Homes")).unwrap();
+    server.put("plugins/Homes/old.yml", "x");
+    server.touch("plugins/Homes/old.yml", SystemTime::UNIX_EPOCH);
+    server.remove("plugins/Homes.jar");
+    server.remove("config/x.toml");
+    let after = server.take(Some(&before));
+    let changes = before.diff(&after);
+    assert_eq!(listed(&changes)[0], "Removed Addon plugins/Homes.jar");
+    assert!(listed(&changes).contains(&"Removed Config config/x.toml".to_owned()));
+    assert!(!changes.complete);
+    // The other way about, nothing in there is said to be gone.
+    let hidden = after.diff(&before);
+    assert!(!listed(&hidden).iter().any(|line| line.starts_with("Removed")), "{:?}", listed(&hidden));
 }
 
 proptest! {

@@ -15,8 +15,10 @@ use crate::folder::{Entry, Folder, dir_at, entries};
 pub(super) struct Walk<'a, F> {
     pub names: usize,
     pub deadline: Instant,
-    /// Something was left out.
+    /// The walk ended before everything was seen.
     pub cut: bool,
+    /// Folders of which not everything was seen.
+    pub partial: Vec<String>,
     /// Called with each file: its directory, name, path and what it is. False ends the walk.
     pub each: &'a mut F,
 }
@@ -31,7 +33,7 @@ impl<F: FnMut(&OwnedFd, &CStr, String, ChangeWhat) -> bool> Walk<'_, F> {
             }
         }
         let mut below = Vec::new();
-        for entry in self.list(&root) {
+        for entry in self.list(&root, "") {
             match entry.kind {
                 FileType::RegularFile => {
                     let name = file_name(entry.name.to_bytes());
@@ -61,7 +63,7 @@ impl<F: FnMut(&OwnedFd, &CStr, String, ChangeWhat) -> bool> Walk<'_, F> {
 
     fn dir(&mut self, dir: &OwnedFd, path: &str, depth: usize, what: ChangeWhat) {
         let mut below = Vec::new();
-        for entry in self.list(dir) {
+        for entry in self.list(dir, path) {
             let name = file_name(entry.name.to_bytes());
             let path = format!("{path}/{name}");
             match entry.kind {
@@ -102,9 +104,17 @@ impl<F: FnMut(&OwnedFd, &CStr, String, ChangeWhat) -> bool> Walk<'_, F> {
         late
     }
 
-    fn list(&mut self, dir: impl AsFd) -> Vec<Entry> {
-        let (found, cut) = entries(dir, &mut self.names).unwrap_or_default();
-        self.cut |= cut;
+    fn list(&mut self, dir: impl AsFd, path: &str) -> Vec<Entry> {
+        // One folder full of players' files must not hide all others.
+        let mut budget = self.names.min(MAX_IN_FOLDER);
+        let before = budget;
+        let (found, cut) = entries(dir, &mut budget).unwrap_or_default();
+        self.names -= before - budget;
+        if cut && self.names > 0 && self.partial.len() < MAX_PARTIAL {
+            self.partial.push(format!("{path}/").trim_start_matches('/').to_owned());
+        } else {
+            self.cut |= cut;
+        }
         found
     }
 }
@@ -112,9 +122,12 @@ impl<F: FnMut(&OwnedFd, &CStr, String, ChangeWhat) -> bool> Walk<'_, F> {
 /// What a file in a place is; none if it does not decide anything.
 fn kind(path: &str, name: &str, place: ChangeWhat) -> Option<ChangeWhat> {
     match place {
-        // mods/x.jar and plugins/x.jar, but no library that a plugin fetched into its folder.
+        // mods/x.jar, plugins/x.jar and mods/1.12.2/x.jar, but no library that a plugin fetched
+        // into its folder.
         ChangeWhat::Addon if is(name, &["jar"]) => {
-            (path.matches('/').count() == 1).then_some(ChangeWhat::Addon)
+            let versioned =
+                path.strip_prefix("mods/").is_some_and(|path| path.starts_with(|c: char| c.is_ascii_digit()));
+            (path.matches('/').count() == 1 || versioned).then_some(ChangeWhat::Addon)
         }
         ChangeWhat::Addon => is(name, SETTINGS).then_some(ChangeWhat::Config),
         ChangeWhat::DataPack => is(name, &["zip", "mcmeta"]).then_some(place),
@@ -126,6 +139,10 @@ fn is(name: &str, kinds: &[&str]) -> bool {
     let Some((stem, kind)) = name.rsplit_once('.') else { return false };
     !stem.is_empty() && kinds.iter().any(|other| kind.eq_ignore_ascii_case(other))
 }
+
+/// Names looked at in one folder.
+const MAX_IN_FOLDER: usize = 4_000;
+const MAX_PARTIAL: usize = 50;
 
 /// Folders, how deep below them, and what is in them.
 const PLACES: [(&str, usize, ChangeWhat); 7] = [

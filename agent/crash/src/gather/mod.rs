@@ -111,18 +111,18 @@ fn reports(folder: &Folder, root: &Path, run: &Run<'_>, gathered: &mut Gathered)
                 Ok(_) => gathered.notes.push(format!("{path}: it is no regular file, and was not read")),
             }
         }
-        // Newest first.
-        found.sort_by(|a, b| (b.0.mtime, &b.1).cmp(&(a.0.mtime, &a.1)));
-        found.truncate(MAX_REPORTS);
     }
     for named in named::reports(run.console) {
         match named::inside(root, &named) {
             Some(path) if found.iter().any(|(_, other)| *other == path) => {}
-            Some(path) if path.ends_with(".txt") => match folder.file(&path) {
-                Ok((_, stamp)) if run.wrote(&stamp) => found.insert(0, (stamp, path)),
-                Ok(_) => {}
-                Err(error) => gathered.notes.push(format!("{}: {error}", file_name(path.as_bytes()))),
-            },
+            // A chat line can name anything: it has to look like a report to be read as one.
+            Some(path) if is_report(path.rsplit('/').next().unwrap_or_default().as_bytes()) => {
+                match folder.file(&path) {
+                    Ok((_, stamp)) if run.wrote(&stamp) => found.push((stamp, path)),
+                    Ok(_) => {}
+                    Err(error) => gathered.notes.push(format!("{}: {error}", file_name(path.as_bytes()))),
+                }
+            }
             Some(_) => {}
             None => gathered.notes.push(format!(
                 "{}: the console names it, but it lies outside the server folder",
@@ -130,6 +130,8 @@ fn reports(folder: &Folder, root: &Path, run: &Run<'_>, gathered: &mut Gathered)
             )),
         }
     }
+    // Newest first.
+    found.sort_by(|a, b| (b.0.mtime, &b.1).cmp(&(a.0.mtime, &a.1)));
     for (_, path) in found {
         if gathered.reports.len() < MAX_REPORTS {
             match read(folder, &path, REPORT_BYTES, run) {

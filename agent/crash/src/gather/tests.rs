@@ -123,34 +123,36 @@ fn a_report_that_the_console_names_counts_only_inside() {
     let place = Place::new();
     let root = place.root();
     fs::create_dir(root.join("elsewhere")).unwrap();
-    place.write("elsewhere/report.txt", "inside");
+    place.write("elsewhere/crash-1-server.txt", "inside");
+    place.write("elsewhere/other.txt", "inside, and no report");
     place.write("server.properties", "rcon.password=x");
     fs::write(place.dir.path().join("outside.txt"), "secret").unwrap();
-    symlink("../outside.txt", root.join("link.txt")).unwrap();
-    let absolute = root.join("elsewhere/report.txt");
+    symlink("../outside.txt", root.join("crash-2-server.txt")).unwrap();
+    let absolute = root.join("elsewhere/crash-1-server.txt");
     let line = |path: &str| {
         format!("[12:00:00] [Server thread/ERROR]: This crash report has been saved to: {path}\n")
     };
     let found = place.gather(&line(&absolute.to_string_lossy()), &[]);
-    assert_eq!(names(&found), ["elsewhere/report.txt"]);
-    let found =
-        place.gather("#@!@# Game crashed! Crash report saved to: #@!@# ./elsewhere/report.txt\r\n", &[]);
-    assert_eq!(names(&found), ["elsewhere/report.txt"]);
+    assert_eq!(names(&found), ["elsewhere/crash-1-server.txt"]);
+    let found = place
+        .gather("#@!@# Game crashed! Crash report saved to: #@!@# ./elsewhere/crash-1-server.txt\r\n", &[]);
+    assert_eq!(names(&found), ["elsewhere/crash-1-server.txt"]);
     for outside in [
         place.dir.path().join("outside.txt").to_string_lossy().as_ref(),
         "../outside.txt",
         "elsewhere/../../outside.txt",
         "/etc/passwd",
         &format!("{}/../outside.txt", root.display()),
-        "link.txt",
+        "crash-2-server.txt",
         "server.properties",
+        "elsewhere/other.txt",
     ] {
         let gathered = place.gather(&line(outside), &[]);
         assert!(gathered.reports.is_empty(), "{outside} was read");
     }
     // Of an earlier run.
-    place.at("elsewhere/report.txt", -10);
-    assert!(place.gather(&line("elsewhere/report.txt"), &[]).reports.is_empty());
+    place.at("elsewhere/crash-1-server.txt", -10);
+    assert!(place.gather(&line("elsewhere/crash-1-server.txt"), &[]).reports.is_empty());
 }
 
 #[test]

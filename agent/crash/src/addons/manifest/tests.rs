@@ -133,6 +133,8 @@ fn broken_toml_still_names_the_mod() {
     let parsed = Kind::Forge.parse(text.as_bytes(), Some("1.2.3"));
     assert!(parsed.broken.unwrap().contains("no TOML"));
     assert_eq!(parsed.addons[0].id, "create_lamps");
+    let bracket = Kind::Forge.parse(MODS_TOML.replacen("lamps]]", "lamps]", 1).as_bytes(), None);
+    assert_eq!(needs(&bracket.addons[0]), needs(&parsed.addons[0]));
     assert_eq!(needs(&parsed.addons[0])[0], ("forge", Some("[47,)"), Required));
 }
 

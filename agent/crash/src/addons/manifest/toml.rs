@@ -20,7 +20,13 @@ fn lines(text: &str) -> Value {
     let mut section = String::new();
     for line in text.lines().map(str::trim) {
         if let Some(head) = line.strip_prefix("[[") {
-            section = head.split("]]").next().unwrap_or_default().trim().replace(['"', '\''], "");
+            section = head
+                .split("]]")
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches(']')
+                .trim()
+                .replace(['"', '\''], "");
             if section == "mods" {
                 mods.push(Map::new());
             } else if let Some(id) = section.strip_prefix("dependencies.")
