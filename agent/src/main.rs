@@ -11,6 +11,7 @@ mod cli;
 mod clock;
 mod config;
 mod console;
+mod crash;
 mod errors;
 mod game;
 mod http;

@@ -64,6 +64,11 @@ impl Paths {
         self.state().join("journal").join(workload)
     }
 
+    /// A workload's last crashes.
+    pub(crate) fn crashes(&self, workload: &str) -> PathBuf {
+        self.state().join("crashes").join(workload)
+    }
+
     /// A workload's run directory, shared with its shim.
     pub(crate) fn run(&self, workload: &str) -> PathBuf {
         self.agent().join("run").join(workload)

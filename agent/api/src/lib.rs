@@ -6,6 +6,7 @@
 //! what the deployed callers send and read.
 
 mod config;
+mod crash;
 mod history;
 mod operation;
 mod problem;
@@ -15,6 +16,10 @@ mod status;
 pub mod client;
 
 pub use config::{Config, ContainerType, MASK};
+pub use crash::{
+    CrashAction, CrashActionId, CrashChange, CrashContributing, CrashCulprit, CrashDependency, CrashEvidence,
+    CrashJava, CrashPlace, CrashRecord, CrashRemedy, Crashes,
+};
 pub use history::{
     History, HistoryEvent, HistoryExit, HistoryKind, HistoryOperation, HistorySegment, HistoryState,
     HistorySummary, HistoryWindow, JournalState,
@@ -22,8 +27,7 @@ pub use history::{
 pub use operation::{Operation, OperationKind, OperationState, OperationSummary, Operations, Progress};
 pub use problem::{ErrorCode, Problem};
 pub use status::{
-    Accepted, Artifacts, CommandRequest, CrashRecord, Players, Ready, Resources, RestartBudget, State,
-    Status, Version,
+    Accepted, Artifacts, CommandRequest, Players, Ready, Resources, RestartBudget, State, Status, Version,
 };
 
 /// The port an agent listens on unless told otherwise.

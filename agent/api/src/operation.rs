@@ -15,6 +15,8 @@ pub enum OperationKind {
     Stop,
     /// Stop, then start.
     Restart,
+    /// Do what a crash's remedy says.
+    Repair,
 }
 
 /// Where an operation stands.

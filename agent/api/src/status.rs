@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::CrashRecord;
 use crate::{Config, OperationKind, OperationSummary};
 
 /// The states of a workload, in the deployed words.
@@ -177,31 +178,6 @@ pub struct RestartBudget {
     pub remaining: u32,
     /// Automatic restarts in all.
     pub limit: u32,
-}
-
-/// One unexpected exit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CrashRecord {
-    /// RFC 3339.
-    pub time: String,
-    /// Null when it died by a signal, or was lost.
-    pub exit_code: Option<i32>,
-    /// Signal number, 0 when none.
-    pub signal: i32,
-    /// Signal name.
-    pub signal_name: Option<String>,
-    /// Why the exit is not known exactly (`lost`), null when it is.
-    #[serde(default)]
-    pub lost: Option<String>,
-    /// Seconds the process lived.
-    pub uptime_seconds: u64,
-    /// Whether it had ever accepted users.
-    pub was_ready: bool,
-    /// One of the deployed classifications.
-    pub classification: String,
-    /// The last lines, without escape sequences.
-    pub log_tail: Vec<String>,
 }
 
 /// `GET /ready`.

@@ -66,7 +66,9 @@ pub(crate) fn findings(
         matches.iter().filter_map(|one| finding(log, &rules.signatures[one.signature], one, words)).collect();
     found.extend(uncaught(log, traces, words));
     // The JVM does not say such things and then end well, or by somebody else's signal.
-    if exit.is_some_and(|exit| exit.code == Some(0) || matches!(exit.signal, Some(9 | 15))) {
+    if exit
+        .is_some_and(|exit| matches!(exit.code, Some(0 | 137 | 143)) || matches!(exit.signal, Some(9 | 15)))
+    {
         found.retain(|one| !log.lines[one.line].last_word);
     }
     let has = |found: &[Finding], id: &str| found.iter().any(|f| f.id == id);

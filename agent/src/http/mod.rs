@@ -13,6 +13,7 @@ mod body;
 mod config;
 mod console;
 mod console_log;
+mod crashes;
 mod guard;
 mod health;
 mod journal;
@@ -152,6 +153,9 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(viewer::ws))
         .routes(routes!(players::players))
         .routes(routes!(journal::history))
+        .routes(routes!(crashes::list))
+        .routes(routes!(crashes::one))
+        .routes(routes!(crashes::act))
         .routes(routes!(operations::list))
         .routes(routes!(operations::one))
         .routes(routes!(openapi::openapi))

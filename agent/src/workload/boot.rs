@@ -31,6 +31,7 @@ use super::snapshot::Snapshot;
 use super::stored::{BootTime, Shelf};
 use crate::config::AgentConfig;
 use crate::console::Console;
+use crate::crash::{Archive, LastGood};
 use crate::game::payload;
 use crate::journal::{Journal, What};
 use crate::paths::Paths;
@@ -61,10 +62,19 @@ pub(crate) fn boot(
     let (requests_in, requests) = mpsc::channel(QUEUE);
     let journal = Journal::open(&paths.journal(GAME), log.new(o!("component" => "journal")));
     journal.record(What::AgentStarted { version: crate::VERSION.to_owned() });
-    let handle = Handle::new(requests_in, snapshot_out, operations.clone(), console.clone(), journal.clone());
+    let archive = Archive::new(paths.crashes(GAME), log.new(o!("component" => "crash")));
+    let last_good = LastGood::new(&paths.state());
+    let handle = Handle::new(
+        requests_in,
+        snapshot_out,
+        operations.clone(),
+        console.clone(),
+        journal.clone(),
+        archive.clone(),
+    );
     let shelf = Shelf::new(&paths);
     let launcher = Launcher::new(config.workload_units, paths.is_system(), &log);
-    let context = Context { paths, config, log, shelf, run_dir, vmid, launcher, journal };
+    let context = Context { paths, config, log, shelf, run_dir, vmid, launcher, journal, archive, last_good };
     let channels = Channels { requests, snapshot, operations, console, head, shim_slot };
     (Driver::new(context, channels), handle)
 }
@@ -98,6 +108,7 @@ impl Driver {
         let ready = self.is_in_place();
         self.machine = Machine::new(self.request.is_some(), ready, self.memory.policy.clone());
         self.announce();
+        self.explain_what_was_left();
         // Also under a payload that cannot be used something may be running.
         self.reconcile(broken.is_none()).await;
         if let Some(reason) = broken {
@@ -305,6 +316,7 @@ impl Driver {
         if verdict.stopped_inside {
             self.memory.wanted = false;
         } else if !verdict.ended.intended {
+            self.explain(record, verdict.crash.clone());
             self.memory.last_crash = Some(verdict.crash);
         }
         self.remember();

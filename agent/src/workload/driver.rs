@@ -18,7 +18,9 @@ use slog::{Logger, info};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use zlh_api::{Config, ErrorCode, OperationKind, OperationState, OperationSummary, Players, Problem};
+use zlh_api::{
+    Config, CrashRecord, ErrorCode, OperationKind, OperationState, OperationSummary, Players, Problem,
+};
 use zlh_shim::living::Living;
 use zlh_shim::process::ProcessId;
 use zlh_shim::proto;
@@ -36,6 +38,7 @@ use super::snapshot::Snapshot;
 use super::stored::{BootTime, Memory, Shelf};
 use crate::config::AgentConfig;
 use crate::console::Console;
+use crate::crash::{Archive, LastGood};
 use crate::errors::chain;
 use crate::game::payload::{self, GameRequest};
 use crate::game::plan::Installed;
@@ -54,6 +57,8 @@ pub(super) struct Context {
     pub vmid: crate::log::Vmid,
     pub journal: Journal,
     pub launcher: Launcher,
+    pub archive: Archive,
+    pub last_good: LastGood,
 }
 
 /// The living workload.
@@ -125,6 +130,10 @@ pub(super) enum Event {
     Regained { instance: String, shim: ShimClient },
     /// The readiness probe has news.
     Probe { instance: String, seen: Seen },
+    /// A crash was explained, or its explanation amended.
+    Explained(Box<CrashRecord>),
+    /// A repair that took its time has ended.
+    Repaired { operation: String, result: Result<(), String> },
 }
 
 /// The driver of one workload.
@@ -304,6 +313,7 @@ impl Driver {
             Verb::Start => self.command(Command::Start, OperationKind::Start),
             Verb::Stop { now } => self.stop(now),
             Verb::Restart { now } => self.restart(now),
+            Verb::Repair(repair) => self.repair(repair),
         }
     }
 
@@ -358,6 +368,7 @@ impl Driver {
             OperationKind::Start => "starting",
             OperationKind::Stop => "stopping: the server saves and ends",
             OperationKind::Restart => "restarting: the server saves and ends",
+            OperationKind::Repair => "repairing",
         };
         let operation = self.operations.begin(kind, phase);
         info!(self.context.log, "{phase}"; "operation" => &operation.id);
@@ -375,7 +386,7 @@ impl Driver {
         Outcome { state: self.machine.state(), operation: Some(operation) }
     }
 
-    fn refuse(&self, refusal: Refusal) -> Problem {
+    pub(super) fn refuse(&self, refusal: Refusal) -> Problem {
         match refusal {
             Refusal::NotConfigured => {
                 Problem::new(ErrorCode::NotConfigured, "nothing is configured yet: send POST /config first")

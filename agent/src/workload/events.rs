@@ -76,6 +76,8 @@ impl Driver {
                     self.attach(shim, run.ready_since);
                 }
             }
+            Event::Explained(record) => self.explained(*record),
+            Event::Repaired { operation, result } => self.repaired(&operation, result),
             Event::Probe { instance, seen } => {
                 if self.run.as_ref().is_some_and(|run| run.instance == instance) {
                     self.probed(seen);
@@ -199,6 +201,7 @@ impl Driver {
                 self.remember();
                 if starting {
                     info!(self.context.log, "ready");
+                    self.remember_good();
                 }
             }
             Seen::Occupied(somebody) => self.occupied = somebody,
@@ -267,6 +270,7 @@ impl Driver {
             info!(self.context.log, "the server has ended"; "exit" => what, "uptime_ms" => record.uptime_ms);
         } else {
             warn!(self.context.log, "the server has ended unexpectedly"; "exit" => what, "uptime_ms" => record.uptime_ms);
+            self.explain(record, verdict.crash.clone());
             self.memory.last_crash = Some(verdict.crash);
         }
         let total = self.machine.policy().total;

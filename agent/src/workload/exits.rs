@@ -7,9 +7,7 @@ use zlh_shim::record::{Exit, ExitRecord};
 
 use super::machine::Ended;
 use crate::console::Console;
-
-/// Lines of output kept with a crash.
-const TAIL_LINES: usize = 40;
+use crate::crash::{LOG_TAIL_LINES, id_of};
 
 /// Longest of them, bytes.
 const TAIL_WIDTH: usize = 1000;
@@ -38,7 +36,7 @@ pub(crate) async fn judge(
     was_ready: bool,
     ready_for: Duration,
 ) -> Verdict {
-    let tail = console.tail_lines(record.console_start, TAIL_LINES, TAIL_WIDTH).await.unwrap_or_default();
+    let tail = console.tail_lines(record.console_start, LOG_TAIL_LINES, TAIL_WIDTH).await.unwrap_or_default();
     let uptime = Duration::from_millis(record.uptime_ms);
     let clean = matches!(record.exit, Exit::Exited { code: 0 } | Exit::Lost { .. });
     let stopped_inside = record.stop.is_none() && clean && {
@@ -101,6 +99,8 @@ fn crash_record(record: &ExitRecord, log_tail: Vec<String>, was_ready: bool) -> 
         was_ready,
         classification: classification.to_owned(),
         log_tail,
+        id: id_of(record.ended_unix_ms, &record.instance),
+        ..CrashRecord::default()
     }
 }
 

@@ -12,6 +12,7 @@ use zlh_api::{Config, ErrorCode, Operation, OperationSummary, Players, Problem, 
 use super::operations::Operations;
 use super::snapshot::Snapshot;
 use crate::console::Console;
+use crate::crash::Archive;
 use crate::journal::Journal;
 
 /// A mutating request.
@@ -25,6 +26,21 @@ pub(crate) enum Verb {
     Stop { now: bool },
     /// Stop, then start. `now`: without warning anybody.
     Restart { now: bool },
+    /// Do what a crash's remedy says.
+    Repair(Repair),
+}
+
+/// What the agent does about a crash when it is asked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Repair {
+    /// Put the server's own files in place again, and start it.
+    Reinstall,
+    /// Accept Mojang's EULA on the caller's behalf, and start it.
+    AcceptEula,
+    /// Rename a mod or plugin so that it is not loaded.
+    DisableAddon(String),
+    /// End a process of an earlier run that still holds the port.
+    FreePort(u16),
 }
 
 /// An accepted request.
@@ -68,6 +84,7 @@ pub(crate) struct Handle {
     operations: Operations,
     console: Console,
     journal: Journal,
+    crashes: Archive,
 }
 
 impl Handle {
@@ -77,8 +94,9 @@ impl Handle {
         operations: Operations,
         console: Console,
         journal: Journal,
+        crashes: Archive,
     ) -> Self {
-        Self { requests, snapshot, operations, console, journal }
+        Self { requests, snapshot, operations, console, journal, crashes }
     }
 
     /// Asks the driver; the answer comes as soon as the verb is admitted or refused.
@@ -156,6 +174,11 @@ impl Handle {
     /// What became of the workload so far.
     pub(crate) fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// The last crashes. Reading them blocks.
+    pub(crate) fn crashes(&self) -> &Archive {
+        &self.crashes
     }
 
     async fn ask<T>(

@@ -12,6 +12,7 @@
 //!         └─ restart: ended ─► Spawning                                                       │
 //!                                                       exit nobody asked for                 │
 //!   Error ◄─ budget spent ─ Crashed ◄─────────────────────────────────────────────────────────┘
+//!         ◄─ certain again ────┤
 //!                              └─ backoff over ─► Spawning
 //! ```
 //!
@@ -62,6 +63,19 @@ pub(crate) enum Observation {
     Exited(Ended),
     /// The pause before an automatic restart is over.
     BackoffOver,
+    /// The last crash was explained, or its explanation amended.
+    Explained(Explained),
+}
+
+/// What an explanation means for restarts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Explained {
+    /// Id of the crash.
+    pub crash: String,
+    /// Its fingerprint, if a restart can only repeat it.
+    pub useless: Option<String>,
+    /// What a person has to know, if nothing is tried any more.
+    pub reason: String,
 }
 
 /// How the main process ended, as far as decisions need it.
@@ -375,6 +389,14 @@ impl Machine {
                 Phase::Crashed => vec![self.launch()],
                 _ => vec![],
             },
+            Observation::Explained(explained) => {
+                let again = self.policy.explained(&explained.crash, explained.useless.as_deref());
+                if !again || self.phase != Phase::Crashed {
+                    return vec![];
+                }
+                self.phase = Phase::Error { reason: explained.reason.clone(), alive: false };
+                vec![Effect::DisarmBackoff, Effect::Failed(explained.reason)]
+            }
         }
     }
 

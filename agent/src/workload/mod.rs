@@ -10,6 +10,7 @@ mod driver;
 mod effects;
 mod events;
 mod exits;
+mod explaining;
 mod handle;
 mod journaling;
 mod launcher;
@@ -30,7 +31,7 @@ mod stored;
 pub(crate) use boot::boot;
 #[cfg(test)]
 pub(crate) use handle::Request;
-pub(crate) use handle::{Handle, Outcome, Verb};
+pub(crate) use handle::{Handle, Outcome, Repair, Verb};
 #[cfg(test)]
 pub(crate) use operations::Operations;
 pub(crate) use shim_client::ShimClient;

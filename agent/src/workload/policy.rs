@@ -5,7 +5,10 @@
 //! - the *budget*: only [`STABLE`] of readiness refills it, so that a server that dies
 //!   every 40 s does not restart for ever.
 //!
-//! Pure: uptimes come in, a decision comes out.
+//! Where the cause of a crash is certain and a restart can only repeat it, one confirming
+//! retry is enough: the same fingerprint again ends the ladder at once.
+//!
+//! Pure: uptimes and fingerprints come in, a decision comes out.
 
 use std::time::Duration;
 
@@ -42,6 +45,13 @@ pub(crate) struct Policy {
     pub spent: u32,
     /// Crashes in all.
     pub total: u32,
+    /// The last crash that was explained: its id, and its fingerprint if a restart can only
+    /// repeat it.
+    #[serde(default)]
+    pub explained: Option<(String, Option<String>)>,
+    /// The fingerprint of the crash before that one, if a restart could only repeat it.
+    #[serde(default)]
+    pub repeats: Option<String>,
 }
 
 impl Policy {
@@ -71,10 +81,26 @@ impl Policy {
         }
     }
 
+    /// The last crash was explained, or its explanation amended. `useless`: its fingerprint,
+    /// if a restart can only repeat it. True when it is the confirming retry.
+    pub(crate) fn explained(&mut self, crash: &str, useless: Option<&str>) -> bool {
+        let useless = useless.map(str::to_owned);
+        match &mut self.explained {
+            Some((id, fingerprint)) if id == crash => fingerprint.clone_from(&useless),
+            other => {
+                self.repeats = other.take().and_then(|(_, fingerprint)| fingerprint);
+                *other = Some((crash.to_owned(), useless.clone()));
+            }
+        }
+        useless.is_some() && useless == self.repeats
+    }
+
     /// A person acted: everything but the total begins anew.
     pub(crate) fn forgive(&mut self) {
         self.ladder = 0;
         self.spent = 0;
+        self.explained = None;
+        self.repeats = None;
     }
 
     /// Automatic restarts that are left before [`Decision::GiveUp`].
@@ -102,6 +128,21 @@ mod tests {
         assert!(matches!(policy.crashed(s(5), s(0)), Decision::GiveUp(_)));
         policy.forgive();
         assert_eq!(policy.crashed(s(5), s(0)), Decision::RestartAfter(s(30)));
+    }
+
+    #[test]
+    fn the_same_certain_cause_twice_is_enough() {
+        let mut policy = Policy::default();
+        assert!(!policy.explained("1", Some("a")));
+        assert!(!policy.explained("1", Some("a")), "amended, not repeated");
+        assert!(policy.explained("2", Some("a")));
+        assert!(!policy.explained("2", None), "amended: it was something else");
+        assert!(!policy.explained("3", Some("a")));
+        assert!(!policy.explained("4", Some("b")), "another cause");
+        assert!(!policy.explained("5", None), "one that may pass by itself");
+        assert!(!policy.explained("6", Some("b")));
+        policy.forgive();
+        assert!(!policy.explained("7", Some("b")), "a person acted");
     }
 
     #[test]

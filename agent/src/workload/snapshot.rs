@@ -103,7 +103,7 @@ impl Snapshot {
             last_crash_signal: crash.map_or(0, |c| c.signal),
             last_crash_signal_name: crash.and_then(|c| c.signal_name.clone()),
             last_crash_uptime_seconds: crash.map(|c| c.uptime_seconds),
-            last_crash_log_tail: crash.map(|c| c.log_tail.clone()).unwrap_or_default(),
+            last_crash_log_tail: crash.map(|c| last_lines(&c.log_tail)).unwrap_or_default(),
             last_crash_classification: crash.map(|c| c.classification.clone()),
             last_crash: crash.cloned(),
             error: self.error.clone(),
@@ -160,3 +160,10 @@ impl Snapshot {
         }
     }
 }
+
+/// As many lines as deployed callers show.
+fn last_lines(tail: &[String]) -> Vec<String> {
+    tail[tail.len().saturating_sub(DEPLOYED_TAIL)..].to_vec()
+}
+
+const DEPLOYED_TAIL: usize = 40;

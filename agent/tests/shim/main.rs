@@ -462,10 +462,13 @@ fn an_idle_shim_is_small_and_asleep() {
         switches() == before
     });
     let figure = |name: &str| client::smaps(pid, name);
-    let (pss, private) = (figure("Pss"), figure("Private_Dirty"));
-    println!("shim: PSS {pss} kB, private dirty {private} kB");
-    // A debug build maps more file pages; what it dirties is what it costs.
-    assert!(private <= 1024, "private dirty {private} kB");
+    // A debug build maps more file pages; what it dirties is what it costs. What the start
+    // took is given back a moment after.
+    eventually("it is small", || {
+        let (pss, private) = (figure("Pss"), figure("Private_Dirty"));
+        println!("shim: PSS {pss} kB, private dirty {private} kB");
+        private <= 1024
+    });
     let before = switches();
     // Not a wait for something: the time over which nothing may happen.
     std::thread::sleep(2 * SECOND);

@@ -55,6 +55,7 @@ pub(crate) fn kind(kind: OperationKind) -> &'static str {
         OperationKind::Start => "start",
         OperationKind::Stop => "stop",
         OperationKind::Restart => "restart",
+        OperationKind::Repair => "repair",
     }
 }
 

@@ -20,6 +20,7 @@ use zlh_shim::spec::ConsoleLimits;
 use crate::cli::{LogFormat, LogLevel, RunOptions};
 use crate::config::{AgentConfig, Environment};
 use crate::console::Console;
+use crate::crash::Archive;
 use crate::http::access::Policy;
 use crate::http::guard::{Caller, Seat};
 use crate::http::peer::Peer;
@@ -50,6 +51,7 @@ pub(super) struct Fixture {
     log: Mutex<Writer>,
     head: watch::Sender<u64>,
     shutdown: watch::Sender<bool>,
+    pub(super) archive: Archive,
     _dir: tempfile::TempDir,
 }
 
@@ -118,11 +120,13 @@ impl Fixture {
         tokio::spawn(drive(asked, Arc::clone(&script), operations.clone()));
         let quiet = slog::Logger::root(slog::Discard, slog::o!());
         let journal = Journal::open(&dir.path().join("journal"), quiet.clone());
-        let handle = Handle::new(requests, snapshot_seen, operations.clone(), console, journal);
+        let archive = Archive::new(dir.path().join("crashes"), quiet.clone());
+        let handle =
+            Handle::new(requests, snapshot_seen, operations.clone(), console, journal, archive.clone());
         let uid = rustix::process::geteuid().as_raw();
         let app = App::with(handle, Policy::new(&config, uid), limits, quiet);
         let (shutdown, _) = watch::channel(false);
-        Self { app, operations, snapshot, script, log: Mutex::new(log), head, shutdown, _dir: dir }
+        Self { app, operations, snapshot, script, log: Mutex::new(log), head, shutdown, archive, _dir: dir }
     }
 
     pub(super) fn script(&self) -> MutexGuard<'_, Script> {
@@ -248,6 +252,7 @@ async fn drive(mut asked: mpsc::Receiver<Request>, script: Arc<Mutex<Script>>, o
                     Verb::Start => (State::Starting, OperationKind::Start),
                     Verb::Stop { .. } => (State::Stopping, OperationKind::Stop),
                     Verb::Restart { .. } => (State::Stopping, OperationKind::Restart),
+                    Verb::Repair(_) => (State::Idle, OperationKind::Repair),
                 };
                 script.verbs.push(verb);
                 let answer = match &script.refuse {

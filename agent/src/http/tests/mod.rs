@@ -3,6 +3,7 @@
 mod abuse;
 mod access;
 mod console_log;
+mod crashes;
 mod fixture;
 mod routes;
 mod viewer;

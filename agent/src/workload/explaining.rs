@@ -1,0 +1,204 @@
+//! How the driver has a crash explained, and what follows from an explanation and from
+//! the repairs it offers.
+
+use slog::{info, warn};
+use tokio::sync::mpsc;
+use zlh_api::{CrashRecord, ErrorCode, OperationKind, OperationState, Problem};
+use zlh_shim::record::ExitRecord;
+
+use super::driver::{Driver, Event};
+use super::handle::{Outcome, Repair};
+use super::machine::{Command, Explained, Observation, Phase, Refusal};
+use crate::crash::{Inquest, facts_of, repair};
+use crate::errors::chain;
+
+impl Driver {
+    /// Begins to look at an end; the findings come as events.
+    pub(super) fn explain(&self, exit: &ExitRecord, record: CrashRecord) {
+        let Some(request) = &self.request else { return };
+        let inquest = Inquest {
+            exit: exit.clone(),
+            record,
+            root: self.context.paths.game_root(&request.game, &request.variant, &request.world),
+            request: Some(request.clone()),
+            installed: self.installed.clone(),
+            console: self.console.clone(),
+            archive: self.context.archive.clone(),
+            last_good: self.context.last_good.clone(),
+            log: self.context.log.clone(),
+        };
+        let events = self.events_in.clone();
+        let (tell, mut told) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let forward = async {
+                while let Some(record) = told.recv().await {
+                    if events.send(Event::Explained(Box::new(record))).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::join!(inquest.hold(tell), forward);
+            // What an analysis took is not kept by an agent that now waits for days.
+            tokio::task::spawn_blocking(zlh_shim::trim::trim);
+        });
+    }
+
+    /// At boot: an earlier agent counted a crash and was killed before it was explained.
+    pub(super) fn explain_what_was_left(&self) {
+        let Some(crash) =
+            self.memory.last_crash.as_ref().filter(|crash| !crash.explained && !crash.id.is_empty())
+        else {
+            return;
+        };
+        if let Some(counted) = &self.memory.counted
+            && let Ok(exit) = ExitRecord::read(&self.context.run_dir, counted)
+        {
+            self.explain(&exit, crash.clone());
+        }
+    }
+
+    /// The last crash has an explanation, or a better one.
+    pub(super) fn explained(&mut self, record: CrashRecord) {
+        // A payload that was replaced took its crashes along.
+        if self.memory.last_crash.as_ref().is_none_or(|last| last.id != record.id) {
+            return;
+        }
+        info!(self.context.log, "the crash is explained"; "cause" => record.cause.as_deref().unwrap_or("none"),
+            "title" => &record.title, "crash" => &record.id, "certain" => record.certain);
+        let useless = record.certain && record.restart_useless && self.context.config.restart.cause_aware;
+        let remedy = record.remedy.first().map(|step| format!(" {}", step.text)).unwrap_or_default();
+        let explained = Explained {
+            crash: record.id.clone(),
+            useless: useless.then(|| record.fingerprint.clone()),
+            reason: format!("{} (twice; a restart can only repeat it).{remedy}", record.title),
+        };
+        self.memory.last_crash = Some(record);
+        self.observe(Observation::Explained(explained));
+        self.remember();
+    }
+
+    /// The server is ready: what is there now is good.
+    pub(super) fn remember_good(&self) {
+        let Some(request) = &self.request else { return };
+        let root = self.context.paths.game_root(&request.game, &request.variant, &request.world);
+        let facts = facts_of(Some(request), self.installed.as_ref());
+        let (last_good, log) = (self.context.last_good.clone(), self.context.log.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = last_good.remember(&root, facts) {
+                warn!(log, "what a good start looks like cannot be remembered"; "error" => %error);
+            }
+            zlh_shim::trim::trim();
+        });
+    }
+
+    /// Admits what a crash's remedy lets the agent do. Nothing may run.
+    pub(super) fn repair(&mut self, repair: Repair) -> Result<Outcome, Problem> {
+        match self.machine.phase() {
+            Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. } if self.operation.is_none() => {}
+            Phase::Running { .. } | Phase::Error { alive: true, .. } => {
+                return Err(Problem::new(ErrorCode::WrongState, "the server is running: stop it first"));
+            }
+            _ => return Err(self.refuse(Refusal::Busy)),
+        }
+        match repair {
+            Repair::Reinstall => self.reinstall(),
+            Repair::AcceptEula => self.accept_eula(),
+            Repair::DisableAddon(file) => self.disable_addon(&file),
+            Repair::FreePort(port) => Ok(self.free_port(port)),
+        }
+    }
+
+    /// Everything that was installed counts for nothing; what is put in place is verified.
+    fn reinstall(&mut self) -> Result<Outcome, Problem> {
+        let (Some(request), Some(installed)) = (&self.request, &self.installed) else {
+            return self.command(Command::Start, OperationKind::Install);
+        };
+        let root = self.context.paths.game_root(&request.game, &request.variant, &request.world);
+        for path in installed.placed(request, &root) {
+            let path = root.join(path);
+            // Only what the plan itself puts there, and only a file.
+            if path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
+                std::fs::remove_file(&path).map_err(|error| {
+                    Problem::new(
+                        ErrorCode::Internal,
+                        format!("{} cannot be replaced: {error}", path.display()),
+                    )
+                })?;
+            }
+        }
+        if let Some(tree) = &installed.server {
+            let aside = tree.with_extension("damaged");
+            let _ = std::fs::remove_dir_all(&aside);
+            if std::fs::rename(tree, &aside).is_ok() {
+                tokio::task::spawn_blocking(move || std::fs::remove_dir_all(aside));
+            }
+        }
+        self.installed = None;
+        self.command(Command::Start, OperationKind::Install)
+    }
+
+    fn accept_eula(&mut self) -> Result<Outcome, Problem> {
+        let (Some(config), Some(request)) = (&mut self.payload, &mut self.request) else {
+            return Err(self.refuse(Refusal::NotConfigured));
+        };
+        let accepted = zlh_api::Config { accept_eula: Some(true), ..config.clone() };
+        self.context.shelf.store_payload(&accepted).map_err(|error| {
+            Problem::new(
+                ErrorCode::Internal,
+                format!("the payload cannot be stored: {error}; free some disk space"),
+            )
+        })?;
+        *config = accepted;
+        request.accept_eula = true;
+        info!(self.context.log, "Mojang's EULA was accepted on a caller's behalf");
+        self.command(Command::Start, OperationKind::Start)
+    }
+
+    fn disable_addon(&mut self, file: &str) -> Result<Outcome, Problem> {
+        let Some(request) = &self.request else { return Err(self.refuse(Refusal::NotConfigured)) };
+        let root = self.context.paths.game_root(&request.game, &request.variant, &request.world);
+        let operation = self.operations.begin(OperationKind::Repair, &format!("disabling {file}"));
+        self.note_operation(&operation);
+        let result = repair::disable_addon(&root, file);
+        let (state, error) = match &result {
+            Ok(()) => (OperationState::Succeeded, None),
+            Err(error) => (OperationState::Failed, Some(chain(error))),
+        };
+        info!(self.context.log, "a mod or plugin was to be disabled"; "file" => file, "error" => error.as_deref().unwrap_or("none"));
+        self.note_operation_end(&operation, state, error.as_deref());
+        self.operations.finish(&operation.id, state, error.clone());
+        match error {
+            None => Ok(Outcome { state: self.machine.state(), operation: Some(operation) }),
+            Some(error) => Err(Problem::new(ErrorCode::WrongState, error)),
+        }
+    }
+
+    fn free_port(&mut self, port: u16) -> Outcome {
+        let operation = self.operations.begin(OperationKind::Repair, &format!("freeing port {port}"));
+        self.note_operation(&operation);
+        self.operation = Some(operation.clone());
+        let (events, id) = (self.events_in.clone(), operation.id.clone());
+        tokio::spawn(async move {
+            let result = tokio::task::spawn_blocking(move || repair::free_port(port)).await;
+            let result = match result {
+                Ok(result) => result.map_err(|error| chain(&error)),
+                Err(error) => Err(error.to_string()),
+            };
+            drop(events.send(Event::Repaired { operation: id, result }).await);
+        });
+        Outcome { state: self.machine.state(), operation: Some(operation) }
+    }
+
+    pub(super) fn repaired(&mut self, operation: &str, result: Result<(), String>) {
+        if self.operation.as_ref().is_none_or(|current| current.id != operation) {
+            return;
+        }
+        match result {
+            Ok(()) => self.finish(OperationState::Succeeded, None),
+            Err(error) => {
+                warn!(self.context.log, "a repair failed"; "error" => &error);
+                self.finish(OperationState::Failed, Some(error));
+            }
+        }
+    }
+}
