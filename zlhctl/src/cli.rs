@@ -87,6 +87,15 @@ pub(crate) enum Command {
     /// Show how long a server was up, and what happened to it
     #[command(after_long_help = HISTORY_EXAMPLES)]
     History(HistoryOptions),
+    /// List the last crashes of a server, newest first
+    #[command(after_long_help = CRASHES_EXAMPLES)]
+    Crashes(One),
+    /// Explain why a server died: its last crash, or a log from anywhere
+    #[command(after_long_help = EXPLAIN_EXAMPLES)]
+    Explain(ExplainOptions),
+    /// Have an agent do what the remedy of a crash offers
+    #[command(after_long_help = FIX_EXAMPLES)]
+    Fix(Fix),
     /// List an agent's operations, newest first
     Operations(One),
     /// Edit the fleet file
@@ -245,6 +254,46 @@ pub(crate) struct HistoryOptions {
     pub(crate) events: u32,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ExplainOptions {
+    /// Log files, - for standard input; or the name of one agent
+    #[arg(value_name = "FILE|NAME", required_unless_present = "server", value_hint = ValueHint::AnyPath)]
+    pub(crate) what: Vec<String>,
+    /// An agent, even if a file has that name
+    #[arg(long, value_name = "NAME", conflicts_with = "what")]
+    pub(crate) server: Option<String>,
+    /// Which crash of the agent [default: the last one]
+    #[arg(long, value_name = "ID")]
+    pub(crate) crash: Option<String>,
+    /// The exit code of the process that wrote the log
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = EXIT_EVIDENCE)]
+    pub(crate) exit_code: Option<i32>,
+    /// The signal that ended it
+    #[arg(long, value_name = "N", help_heading = EXIT_EVIDENCE)]
+    pub(crate) signal: Option<i32>,
+    /// How often the kernel killed for memory in its control group
+    #[arg(long, value_name = "N", help_heading = EXIT_EVIDENCE)]
+    pub(crate) oom_kill: Option<u64>,
+    /// Somebody had asked for the stop
+    #[arg(long, help_heading = EXIT_EVIDENCE)]
+    pub(crate) requested: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fix {
+    #[command(flatten)]
+    pub(crate) one: One,
+    /// What to do, as `zlhctl explain NAME` offers it
+    #[arg(value_name = "ACTION")]
+    pub(crate) action: String,
+    /// Of which crash [default: the last one]
+    #[arg(long, value_name = "ID")]
+    pub(crate) crash: Option<String>,
+    /// Give up waiting after this time
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum FleetCommand {
     /// Add an agent
@@ -341,6 +390,31 @@ impl ValueEnum for Goal {
 }
 
 const GLOBAL: &str = "Global options";
+
+const EXIT_EVIDENCE: &str = "How the process ended, where that is known";
+
+const CRASHES_EXAMPLES: &str = "\
+Examples:
+  zlhctl crashes lobby
+  zlhctl crashes lobby -o json";
+
+const EXPLAIN_EXAMPLES: &str = "\
+A path that exists is a log; anything else is an agent. With -o json a log gives
+one object a line, whether something is wrong or not; the exit code is 0.
+
+Examples:
+  zlhctl explain lobby
+  zlhctl explain logs/latest.log
+  zlhctl explain crash-reports/*.txt -o json
+  journalctl -u minecraft | zlhctl explain -
+  zlhctl explain latest.log --exit-code 137 --signal 9 --oom-kill 1";
+
+const FIX_EXAMPLES: &str = "\
+Nothing is done unasked, and nothing while the server runs.
+
+Examples:
+  zlhctl fix lobby accept_eula
+  zlhctl fix lobby disable_addon --crash 1795342193669-3fa2c1d0";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some of several agents failed.

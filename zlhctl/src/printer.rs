@@ -109,6 +109,16 @@ impl Printer {
         Ok(self.data(&text)?)
     }
 
+    /// `value` as JSON on one line, of several that follow each other.
+    pub(crate) fn object(&self, value: &serde_json::Value) -> io::Result<()> {
+        self.data(&format!("{}\n", ascii_controls(&value.to_string())))
+    }
+
+    /// Columns of the terminal, where standard output is one.
+    pub(crate) fn width(&self) -> Option<usize> {
+        self.out_width
+    }
+
     /// A word for standard output, coloured where that is allowed.
     pub(crate) fn painted(&self, text: &str, paint: Paint) -> String {
         paint.apply(&clean(text), self.colour_out)

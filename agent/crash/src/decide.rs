@@ -282,8 +282,10 @@ impl Case<'_> {
     /// Frame annotations, the report's suspects, the id of what ticked, packages.
     fn by_trace(&self, best: &Finding, names: &Names<'_>) -> (Vec<Culprit>, bool) {
         let own = self.fatal_trace(best).and_then(|trace| names.of_trace(trace));
-        if let Some((one, true)) = own {
-            return (vec![one], true);
+        if let Some((one, true)) = &own
+            && best.cause != Cause::Ticking
+        {
+            return (vec![one.clone()], true);
         }
         let suspected = self.log.lines.iter().filter(|line| line.kind == Kind::Report).find_map(|line| {
             let text = line.message().trim();
@@ -302,7 +304,12 @@ impl Case<'_> {
                 && !platform::is_platform_id(space)
                 && space.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
             {
-                return (vec![names.by_id(space, "what ticked is its")], true);
+                let ticked = names.by_id(space, "what ticked is its");
+                return match own {
+                    // The trace ends in somebody else's code: both are worth a look.
+                    Some((one, _)) if !one.id.eq_ignore_ascii_case(&ticked.id) => (vec![ticked, one], false),
+                    _ => (vec![ticked], true),
+                };
             }
             if own.is_none()
                 && let Some(class) = ticked.class.as_deref().filter(|class| !platform::is_platform(class))

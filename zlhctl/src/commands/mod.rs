@@ -5,6 +5,8 @@ pub(crate) mod catalog;
 mod completions;
 mod configure;
 mod console;
+mod crashes;
+mod explain;
 mod fleet;
 mod get;
 mod history;
@@ -36,6 +38,12 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit> {
         }
         Command::Fleet(command) => return fleet::run(command, &global, printer),
         Command::Demo(options) => return demo::run(options, printer).await,
+        Command::Explain(options) => {
+            if let Some(done) = explain::files(&options, printer) {
+                return done;
+            }
+            Command::Explain(options)
+        }
         other => other,
     };
     let targets = Targets::load(&global)?;
@@ -58,6 +66,9 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit> {
         Command::Wait(options) => wait::run(&options, &targets, printer).await,
         Command::Players(one) => players::run(&one.name, &targets, printer).await,
         Command::History(options) => history::run(&options, &targets, printer).await,
+        Command::Crashes(one) => crashes::run(&one.name, &targets, printer).await,
+        Command::Explain(options) => explain::run(&options, &targets, printer).await,
+        Command::Fix(options) => crashes::fix(&options, &targets, printer).await,
         Command::Operations(one) => operations::run(&one.name, &targets, printer).await,
         Command::Completions { .. }
         | Command::Catalog(_)

@@ -28,8 +28,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    Accepted, CONSOLE_NEXT_HEADER, CONSOLE_OFFSET_HEADER, CommandRequest, DEFAULT_PORT, History,
-    HistoryWindow, Operation, Operations, Players, Problem, Ready, Status, Version,
+    Accepted, CONSOLE_NEXT_HEADER, CONSOLE_OFFSET_HEADER, CommandRequest, CrashRecord, Crashes, DEFAULT_PORT,
+    History, HistoryWindow, Operation, Operations, Players, Problem, Ready, Status, Version,
 };
 
 /// Talks to one agent.
@@ -306,6 +306,39 @@ impl Client {
         Ok((stream, accept))
     }
 
+    /// The last crashes, newest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn crashes(&self) -> Result<Vec<CrashRecord>, ClientError> {
+        Ok(self.get_large::<Crashes>("crashes").await?.crashes)
+    }
+
+    /// One crash with its evidence.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn crash(&self, id: &str) -> Result<CrashRecord, ClientError> {
+        self.get(&format!("crashes/{}", id.replace('/', ""))).await
+    }
+
+    /// Has the agent do what a step of a crash's remedy offers.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn act_on_crash(&self, id: &str, action: &str) -> Result<Accepted, ClientError> {
+        let path = format!("crashes/{}/actions/{}", id.replace('/', ""), action.replace('/', ""));
+        let response = self.send(self.request(Method::POST, &path)).await?;
+        self.json(response).await
+    }
+
+    /// Fifty records with their logs.
+    async fn get_large<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let response = self.send(self.request(Method::GET, path)).await?;
+        let body = self.body(response, MAX_LIST_BYTES).await?;
+        serde_json::from_slice(&body).map_err(|error| self.protocol(&error.to_string()))
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let response = self.send(self.request(Method::GET, path)).await?;
         self.json(response).await
@@ -493,6 +526,7 @@ fn without_code(text: &str) -> String {
 }
 
 const MAX_JSON_BYTES: usize = 4 << 20;
+const MAX_LIST_BYTES: usize = 16 << 20;
 const MAX_PROBLEM_BYTES: usize = 64 << 10;
 const MAX_LOG_BYTES: usize = 64 << 20;
 
