@@ -75,6 +75,17 @@ pub(crate) fn apply(
     Ok(())
 }
 
+/// Writes `eula=true` as an operator asked for it, whatever the plan writes.
+pub(crate) fn accept_eula(root: &Path, owner: Option<(u32, u32)>) -> Result<(), FileError> {
+    let dir = Dir::open_ambient_dir(root, ambient_authority())
+        .map_err(|source| FileError::Io { path: ".".to_owned(), source })?;
+    let accepted = Keys::from([("eula".to_owned(), "true".to_owned())]);
+    let path = RelPath::new("eula.txt")
+        .map_err(|error| FileError::Io { path: "eula.txt".to_owned(), source: io::Error::other(error) })?;
+    let new = properties(&read(&dir, &path)?, &accepted, &Keys::new());
+    replace(&dir, &path, &new, owner).map_err(|source| FileError::Io { path: path.to_string(), source })
+}
+
 type Keys = BTreeMap<String, String>;
 
 fn expand(

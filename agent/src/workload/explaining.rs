@@ -9,6 +9,7 @@ use zlh_shim::record::ExitRecord;
 use super::driver::{Driver, Event};
 use super::handle::{Outcome, Repair};
 use super::machine::{Command, Explained, Observation, Phase, Refusal};
+use super::start::game_user;
 use crate::crash::{Inquest, facts_of, repair};
 use crate::errors::chain;
 
@@ -150,6 +151,15 @@ impl Driver {
         })?;
         *config = accepted;
         request.accept_eula = true;
+        // A plan that does not write it leaves that to us.
+        let root = self.context.paths.game_root(&request.game, &request.variant, &request.world);
+        let owner = game_user(&self.context.paths, self.context.config.game_user.as_deref())
+            .ok()
+            .and_then(|user| user.ids)
+            .map(|ids| (ids.uid, ids.gid));
+        crate::game::files::accept_eula(&root, owner).map_err(|error| {
+            Problem::new(ErrorCode::Internal, format!("eula.txt cannot be written: {}", chain(&error)))
+        })?;
         info!(self.context.log, "Mojang's EULA was accepted on a caller's behalf");
         self.command(Command::Start, OperationKind::Start)
     }

@@ -9,6 +9,7 @@ pub mod artifact_server;
 pub mod faults;
 pub mod forged_shim;
 pub mod http;
+pub mod jvm;
 pub mod measure;
 pub mod paths;
 pub mod ports;

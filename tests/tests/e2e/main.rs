@@ -10,6 +10,7 @@ mod adversary;
 mod bounds;
 mod chaos;
 mod console;
+mod crashes;
 mod endurance;
 mod fake_game;
 mod faults;

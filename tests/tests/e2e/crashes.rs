@@ -1,0 +1,449 @@
+//! Crashes of real JVMs and of servers that lie: what the agent says of them, keeps of them,
+//! and does about them.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use zlh_api::{CrashActionId, CrashRecord, Crashes, State, Status};
+use zlh_tests::harness::agent::Agent;
+use zlh_tests::harness::faults::Faults;
+use zlh_tests::harness::jvm::{self, JavaPlan};
+use zlh_tests::harness::store::{FakePlan, Store};
+use zlh_tests::harness::wait::{SOON, until};
+
+/// An agent whose server is `java ARGUMENTS`.
+fn java(plan: &JavaPlan) -> Agent {
+    let mut agent = Agent::prepare(jvm::store(plan).unwrap()).unwrap();
+    agent.start();
+    agent
+}
+
+/// The last crash, once its evidence has been looked at.
+#[track_caller]
+fn explained(agent: &Agent) -> CrashRecord {
+    let is_explained = |status: &Status| status.last_crash.as_ref().is_some_and(|crash| crash.explained);
+    agent.wait_status("an explained crash", SOON, is_explained).last_crash.unwrap()
+}
+
+fn crashes(agent: &Agent) -> Vec<CrashRecord> {
+    agent.http().get("/crashes").unwrap().expect(200).json::<Crashes>().crashes
+}
+
+/// Runs it until it is dead and explained.
+#[track_caller]
+fn dies(arguments: &[&str]) -> (Agent, CrashRecord) {
+    dies_with(&JavaPlan::new(arguments))
+}
+
+#[track_caller]
+fn dies_with(plan: &JavaPlan) -> (Agent, CrashRecord) {
+    let agent = java(plan);
+    agent.configure();
+    let crash = explained(&agent);
+    (agent, crash)
+}
+
+#[track_caller]
+fn is(crash: &CrashRecord, cause: &str, class: &str, certain: bool) {
+    let found = (crash.cause.as_deref(), crash.classification.as_str(), crash.certain);
+    assert_eq!(found, (Some(cause), class, certain), "{crash:#?}");
+    assert!(
+        !crash.title.is_empty() && !crash.remedy.is_empty() && !crash.fingerprint.is_empty(),
+        "{crash:#?}"
+    );
+    assert!(crash.evidence.iter().any(|line| !line.text.is_empty()), "{crash:#?}");
+}
+
+#[test]
+fn a_full_heap() {
+    let (agent, crash) = dies(&["-Xmx24m", "-cp", "server.jar", "Died", "heap"]);
+    is(&crash, "heap", "oom", true);
+    assert_eq!(crash.exit_code, Some(1));
+    // The deployed fields and the list say the same.
+    let status = agent.status();
+    assert_eq!(status.last_crash_classification.as_deref(), Some("oom"));
+    assert_eq!((status.last_crash_exit_code, status.last_crash_signal), (Some(1), 0));
+    assert!(status.last_crash_log_tail.iter().any(|line| line.contains("OutOfMemoryError")), "{status:?}");
+    let kept = crashes(&agent);
+    assert_eq!((kept.len(), kept[0].id.as_str()), (1, crash.id.as_str()));
+    let one: CrashRecord = agent.http().get(&format!("/crashes/{}", crash.id)).unwrap().expect(200).json();
+    assert_eq!(one.cause, crash.cause);
+}
+
+#[test]
+fn full_class_memory() {
+    let (_agent, crash) = dies(&["-XX:MaxMetaspaceSize=16m", "-cp", "server.jar", "Died", "metaspace"]);
+    is(&crash, "metaspace", "oom", true);
+}
+
+#[test]
+fn full_buffer_memory() {
+    let (_agent, crash) = dies(&["-XX:MaxDirectMemorySize=1m", "-cp", "server.jar", "Died", "direct"]);
+    is(&crash, "direct_memory", "oom", true);
+}
+
+#[test]
+fn no_thread_any_more() {
+    let arguments = [
+        "-Xss512m",
+        "-Xmx64m",
+        "-XX:ReservedCodeCacheSize=32m",
+        "-XX:CompressedClassSpaceSize=64m",
+        "-cp",
+        "server.jar",
+        "Died",
+        "threads",
+    ];
+    let (_agent, crash) = dies_with(&JavaPlan { limited: true, ..JavaPlan::new(&arguments) });
+    is(&crash, "native_threads", "oom", true);
+}
+
+#[test]
+fn endless_recursion() {
+    let (_agent, crash) = dies(&["-cp", "server.jar", "Died", "stack"]);
+    assert_eq!((crash.classification.as_str(), crash.exit_code), ("nonzero_exit", Some(1)), "{crash:#?}");
+    assert!(
+        crash.explanation.contains("StackOverflowError") || crash.title.to_lowercase().contains("recursion"),
+        "{crash:#?}"
+    );
+}
+
+#[test]
+fn a_crash_of_java_itself() {
+    let (_agent, crash) = dies(&["-cp", "server.jar", "Died", "segv"]);
+    is(&crash, "native_crash", "unexpected_exit", true);
+    assert_eq!(crash.signal_name.as_deref(), Some("SIGABRT"));
+    assert!(crash.evidence.iter().any(|line| line.source == "hs_err"), "{crash:#?}");
+}
+
+#[test]
+fn a_program_for_a_newer_java() {
+    let (_agent, crash) = dies(&["-cp", "newer.jar", "Died", "0"]);
+    is(&crash, "java_too_old", "nonzero_exit", true);
+    let java = crash.java.unwrap();
+    assert_eq!(java.need, Some(25));
+    assert!(java.have.is_some_and(|have| have >= 17) && crash.restart_useless);
+}
+
+#[test]
+fn an_option_that_java_does_not_know() {
+    let (_agent, crash) = dies(&["-XX:+UseNoSuchThing", "-cp", "server.jar", "Died", "0"]);
+    is(&crash, "bad_launch_args", "nonzero_exit", true);
+    assert!(crash.title.contains("UseNoSuchThing"), "{}", crash.title);
+}
+
+#[test]
+fn a_corrupt_jar_is_put_in_place_again() {
+    let (agent, crash) = dies(&["-jar", "corrupt.jar"]);
+    is(&crash, "jar_corrupt", "nonzero_exit", true);
+    assert!(crash.title.contains("corrupt.jar"), "{}", crash.title);
+    let offered: Vec<_> = crash.remedy.iter().filter_map(|step| step.action.as_ref()).collect();
+    assert!(
+        offered.iter().any(|action| action.id == CrashActionId::ReinstallServer && action.available),
+        "{crash:#?}"
+    );
+    let corrupt = agent.game_root().join("corrupt.jar");
+    fs::write(&corrupt, "tampered with").unwrap();
+    let begun = agent.post(&format!("/crashes/{}/actions/reinstall_server", crash.id), 202);
+    assert!(begun.header("location").is_some());
+    until("the verified file is back", SOON, || {
+        fs::read(&corrupt).is_ok_and(|bytes| bytes == b"half of a download")
+    });
+}
+
+#[test]
+fn a_main_class_that_is_not_there() {
+    let (_agent, crash) = dies(&["-cp", "server.jar", "NotHere"]);
+    is(&crash, "jar_missing", "nonzero_exit", true);
+}
+
+#[test]
+fn a_port_that_somebody_else_has() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (_agent, crash) = dies(&["-cp", "server.jar", "Died", "bind", &port]);
+    is(&crash, "port_in_use", "nonzero_exit", true);
+}
+
+#[test]
+fn a_world_that_somebody_else_has_open() {
+    let agent = java(&JavaPlan::new(&["-cp", "server.jar", "Died", "lock"]));
+    agent.configure();
+    agent.wait_console("Preparing level");
+    // Locked only now: before a start the agent itself would notice.
+    let lock = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(agent.game_root().join("world/session.lock"))
+        .unwrap();
+    let whole = nix::libc::flock { l_type: 1, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+    nix::fcntl::fcntl(&lock, nix::fcntl::FcntlArg::F_SETLK(&whole)).unwrap();
+    fs::write(agent.game_root().join("go"), "").unwrap();
+    let crash = explained(&agent);
+    is(&crash, "world_lock", "nonzero_exit", true);
+    assert!(crash.explanation.contains("pid"), "who has it: {}", crash.explanation);
+}
+
+#[test]
+fn a_full_disk() {
+    if !nix::unistd::geteuid().is_root() {
+        #[allow(clippy::print_stderr, reason = "a test that cannot run says so")]
+        {
+            eprintln!("skipped: only root can mount a small file system");
+        }
+        return;
+    }
+    let small = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64k,mode=777", "tmpfs"])
+        .arg(small.path())
+        .status();
+    assert!(mounted.unwrap().success());
+    let (_agent, crash) = dies(&["-cp", "server.jar", "Died", "disk", small.path().to_str().unwrap()]);
+    let unmounted = Command::new("umount").arg(small.path()).status();
+    is(&crash, "disk_full", "nonzero_exit", true);
+    assert!(unmounted.unwrap().success());
+}
+
+#[test]
+fn an_exit_that_nobody_explains() {
+    let (_agent, crash) = dies(&["-cp", "server.jar", "Died", "7"]);
+    assert_eq!(
+        (crash.cause.as_deref(), crash.classification.as_str(), crash.exit_code),
+        (Some("silent"), "nonzero_exit", Some(7))
+    );
+    assert!(!crash.certain && !crash.restart_useless);
+}
+
+#[test]
+fn the_eula_is_accepted_when_somebody_asks_for_it() {
+    let agent = java(&JavaPlan::new(&["-cp", "server.jar", "Died", "eula"]));
+    let mut payload = agent.payload();
+    payload["accept_eula"] = false.into();
+    agent.configure_with(&payload).expect(202);
+    let crash = explained(&agent);
+    is(&crash, "eula", "unexpected_exit", true);
+    assert!(!agent.game_root().join("eula.txt").exists(), "nothing is done unasked");
+    agent.post(&format!("/crashes/{}/actions/accept_eula", crash.id), 202);
+    agent.wait_console("Done (");
+    assert_eq!(agent.status().crashes_total, 1);
+    let refused = agent
+        .http()
+        .post(&format!("/crashes/{}/actions/accept_eula", crash.id))
+        .unwrap()
+        .expect(409)
+        .problem();
+    assert!(refused.detail.contains("stop") || refused.detail.contains("progress"), "{}", refused.detail);
+}
+
+/// The pause before the confirming retry is really 30 s.
+#[test]
+fn the_same_certain_cause_twice_ends_the_ladder() {
+    let (agent, first) = dies(&["-XX:+UseNoSuchThing", "-cp", "server.jar", "Died", "0"]);
+    assert_eq!(agent.status().state, State::Crashed);
+    let status = agent.wait_status("the confirming retry", 2 * SOON, |status| status.state == State::Error);
+    let reason = status.error.unwrap();
+    assert!(reason.contains("UseNoSuchThing") && reason.contains("Remove"), "{reason}");
+    assert_eq!(status.crashes_total, 2, "one retry and no more");
+    let last = status.last_crash.unwrap();
+    assert_eq!((last.seen_before, &last.fingerprint), (1, &first.fingerprint));
+    assert_eq!(status.next_restart_at, None);
+    // A person may try again, and the ladder begins anew.
+    agent.post("/start", 202);
+    agent.wait_status("another crash", SOON, |status| {
+        status.crashes_total == 3 && status.state == State::Crashed
+    });
+}
+
+#[test]
+fn without_cause_awareness_the_ladder_goes_on() {
+    let mut agent = Agent::prepare(jvm::store(&JavaPlan::new(&["-XX:+UseNoSuchThing"])).unwrap()).unwrap();
+    agent.config_file("[restart]\ncause_aware = false\n");
+    agent.start();
+    agent.configure();
+    explained(&agent);
+    let twice = |status: &Status| {
+        status.crashes_total == 2 && status.last_crash.as_ref().is_some_and(|crash| crash.explained)
+    };
+    let status = agent.wait_status("the second crash", 2 * SOON, twice);
+    assert_eq!(status.state, State::Crashed, "it is tried again: {:?}", status.error);
+    assert!(status.next_restart_at.is_some());
+}
+
+/// Everything a signature could be fooled by, as chat.
+#[test]
+fn what_players_write_changes_no_class() {
+    let agent = Agent::with_ready_fake(&[]);
+    for line in [
+        "[12:00:00] [Server thread/INFO]: <Eve> java.lang.OutOfMemoryError: Java heap space",
+        "[12:00:00] [Server thread/INFO]: [Not Secure] <Eve> Missing or unsupported mandatory dependencies:",
+        "[12:00:00] [Server thread/INFO]: [Server] You need to agree to the EULA in order to run the server. Go to eula.txt for more info.",
+        "[12:00:00] [Server thread/INFO]: * Eve Encountered an unexpected exception",
+        "[12:00:00] [Server thread/INFO]: Eve: **** FAILED TO BIND TO PORT!",
+        "[12:00:00] [Async Chat Thread - #0/INFO]: <Eve> [12:00:00] [Server thread/ERROR]: Failed to start the minecraft server",
+        "[12:00:00] [Server thread/INFO]: Eve placed a sign:",
+        "java.lang.OutOfMemoryError: Java heap space",
+        "---- Minecraft Crash Report ----",
+        "Description: Ticking entity",
+        "[12:00:00] [Server thread/INFO]: Stopping the server now, says Eve",
+    ] {
+        agent.command(&format!("echo {line}"));
+    }
+    agent.wait_console("says Eve");
+    agent.game().signal(Signal::SIGKILL);
+    let crash = explained(&agent);
+    assert_eq!(
+        (crash.cause.as_deref(), crash.classification.as_str()),
+        (Some("killed"), "unexpected_exit"),
+        "{crash:#?}"
+    );
+    assert!(crash.contributing.is_empty() && crash.culprit.is_empty(), "{crash:#?}");
+}
+
+#[test]
+fn a_report_that_is_a_trap_is_left_alone() {
+    let agent = Agent::with_ready_fake(&[]);
+    let secret = agent.root_path("secret.txt");
+    fs::write(
+        &secret,
+        "---- Minecraft Crash Report ----\nDescription: hunter2\n\njava.lang.Error: hunter2\n",
+    )
+    .unwrap();
+    let reports = agent.game_root().join("crash-reports");
+    fs::create_dir_all(&reports).unwrap();
+    symlink(&secret, reports.join("crash-2026-01-01_00.00.01-server.txt")).unwrap();
+    nix::unistd::mkfifo(&reports.join("crash-2026-01-01_00.00.02-server.txt"), nix::sys::stat::Mode::S_IRWXU)
+        .unwrap();
+    let huge = fs::File::create(reports.join("crash-2026-01-01_00.00.03-server.txt")).unwrap();
+    huge.set_len(2 << 30).unwrap();
+    agent.command(&format!(
+        "echo [12:00:00] [Server thread/ERROR]: This crash report has been saved to: {}",
+        secret.display()
+    ));
+    agent.command("crash 3");
+    let crash = explained(&agent);
+    assert_eq!(crash.exit_code, Some(3));
+    let text = serde_json::to_string(&crash.evidence).unwrap() + &crash.explanation + &crash.title;
+    assert!(!text.contains("hunter2"), "{crash:#?}");
+}
+
+#[test]
+fn a_late_report_and_what_changed_amend_the_record() {
+    let agent = Agent::with_ready_fake(&[]);
+    until("what is good is remembered", SOON, || {
+        agent.root_path("opt/zlh-agent/state/last-good.json").exists()
+    });
+    fs::create_dir_all(agent.game_root().join("mods")).unwrap();
+    fs::write(agent.game_root().join("mods/new-1.0.jar"), "no jar").unwrap();
+    agent.command("crash 3");
+    let first = explained(&agent);
+    assert!(
+        first
+            .changed_since_last_good
+            .iter()
+            .any(|change| change.path == "mods/new-1.0.jar" && change.kind == "added"),
+        "{first:#?}"
+    );
+    let reports = agent.game_root().join("crash-reports");
+    fs::create_dir_all(&reports).unwrap();
+    let report = "---- Minecraft Crash Report ----\n// Oops.\n\nTime: 2026-01-01 00:00:00\nDescription: Ticking entity\n\n\
+        java.lang.NullPointerException: Ticking entity\n\tat com.example.newmod.Thing.tick(Thing.java:7)\n\n\
+        -- Entity being ticked --\nDetails:\n\tEntity Type: newmod:thing (com.example.newmod.Thing)\n\
+        \tEntity's Exact location: 1.50, 64.00, -2.50\n";
+    fs::write(reports.join("crash-2026-01-01_00.00.00-server.txt"), report).unwrap();
+    let amended = agent.wait_status("the amended record", SOON, |status| {
+        status.last_crash.as_ref().is_some_and(|crash| crash.cause.as_deref() == Some("ticking"))
+    });
+    let crash = amended.last_crash.unwrap();
+    assert_eq!(
+        (crash.id.as_str(), crash.classification.as_str()),
+        (first.id.as_str(), "mod_or_plugin_error")
+    );
+    assert_eq!(crash.place.unwrap().block, Some(vec![1, 64, -3]));
+    assert_eq!(amended.crashes_total, 1, "amended, not counted twice");
+    assert_eq!(crashes(&agent).len(), 1);
+}
+
+#[test]
+fn a_named_mod_is_disabled_when_somebody_asks_for_it() {
+    let agent = Agent::with_ready_fake(&[]);
+    let mods = agent.game_root().join("mods");
+    fs::create_dir_all(&mods).unwrap();
+    fs::write(mods.join("bad-1.0.jar"), "half").unwrap();
+    agent.command("echo [12:00:00] [main/ERROR]: Failed to start the minecraft server");
+    agent.command("echo ---- Minecraft Crash Report ----");
+    for line in [
+        "Description: Mod loading error has occurred",
+        "Failure message: File bad-1.0.jar is not a valid mod file",
+    ] {
+        agent.command(&format!("echo {line}"));
+    }
+    agent.wait_console("is not a valid mod file");
+    agent.command("signal SIGKILL");
+    let crash = explained(&agent);
+    // What a tenant's console says after the server was up is no certain cause; a record that
+    // does not offer the action refuses it.
+    let offered = crash
+        .remedy
+        .iter()
+        .filter_map(|step| step.action.as_ref())
+        .find(|action| action.id == CrashActionId::DisableAddon);
+    let answer = agent.http().post(&format!("/crashes/{}/actions/disable_addon", crash.id)).unwrap();
+    match offered {
+        None => assert_eq!(answer.status, 404),
+        Some(_) => {
+            assert_eq!(answer.status, 202, "{answer:?}");
+            assert!(mods.join("bad-1.0.jar.disabled").exists());
+        }
+    }
+}
+
+#[test]
+fn escape_sequences_and_floods_stay_out_of_the_record() {
+    let agent = Agent::with_ready_fake(&[]);
+    agent.command("flood 40MiB 0");
+    agent.wait_event(zlh_tests::fake::events::What::FloodEnded, "");
+    agent.command("echo \u{9b}31mred");
+    agent.command("crash 4");
+    let crash = explained(&agent);
+    assert_eq!(crash.exit_code, Some(4));
+    assert!(
+        crash.log_tail.len() <= 200 && crash.log_tail.iter().all(|line| !line.contains(['\u{1b}', '\u{9b}']))
+    );
+    assert!(crash.evidence.iter().all(|line| line.text.len() <= 1000 && !line.text.contains('\u{1b}')));
+}
+
+/// Start, be ready, crash: the points that the agent passes on the way.
+fn crash_once(plan: &str) -> (Agent, Faults) {
+    let mut agent = Agent::prepare(Store::fake(&FakePlan::new(&[])).unwrap()).unwrap();
+    let faults = Faults::of(&mut agent).unwrap();
+    faults.plan(plan).unwrap();
+    agent.start();
+    agent.configure();
+    agent.wait_ready();
+    agent.command("crash 3");
+    (agent, faults)
+}
+
+#[test]
+fn an_agent_killed_before_the_record_is_kept_explains_it_the_next_time() {
+    let (agent, faults) = crash_once("");
+    explained(&agent);
+    let at = faults.reached("run").iter().position(|point| point == "crash.keep").unwrap() + 1;
+    drop(agent);
+    let (mut agent, faults) = crash_once(&format!("kill run {at}"));
+    let begun = std::time::Instant::now();
+    while agent.http().get("/health").is_ok() && begun.elapsed() < SOON {
+        std::thread::yield_now();
+    }
+    faults.clear().unwrap();
+    agent.kill();
+    agent.start();
+    let crash = explained(&agent);
+    assert_eq!(crash.exit_code, Some(3));
+    until("it is kept", SOON, || crashes(&agent).len() == 1);
+}
