@@ -407,7 +407,8 @@ fn escape_sequences_and_floods_stay_out_of_the_record() {
     let agent = Agent::with_ready_fake(&[]);
     agent.command("flood 40MiB 0");
     agent.wait_event(zlh_tests::fake::events::What::FloodEnded, "");
-    agent.command("echo \u{9b}31mred");
+    // Every byte there is, escape among them.
+    agent.command("noise 64KiB");
     agent.command("crash 4");
     let crash = explained(&agent);
     assert_eq!(crash.exit_code, Some(4));
