@@ -39,6 +39,13 @@ use crate::paths::Paths;
 /// Name of the one workload of a game container.
 const GAME: &str = "game";
 
+/// How long a shim that has just begun may take until it answers, and the pause between looks.
+const BEGINNING: Duration = Duration::from_secs(10);
+const BEGINNING_LOOKS: Duration = Duration::from_millis(200);
+
+/// What a shim says that found another one in its place.
+const SLOT_TAKEN: &str = "this workload is running already";
+
 /// Requests that may wait for the driver.
 const QUEUE: usize = 64;
 
@@ -227,6 +234,21 @@ impl Driver {
         true
     }
 
+    /// After a start that found the slot taken: whoever has it was started by an agent that is
+    /// gone, and answers in a moment.
+    pub(super) async fn take_over_in_time(&mut self, instance: &str, reason: &str) -> bool {
+        let patience = tokio::time::Instant::now() + BEGINNING;
+        loop {
+            if self.take_over(instance).await {
+                return true;
+            }
+            if !reason.contains(SLOT_TAKEN) || tokio::time::Instant::now() >= patience {
+                return false;
+            }
+            tokio::time::sleep(BEGINNING_LOOKS).await;
+        }
+    }
+
     /// Follows a run that no shim answers for.
     fn hold_orphan(
         &mut self,
@@ -385,6 +407,18 @@ impl Driver {
         }
         if let Some(living) = record.child.and_then(Living::open) {
             return Found::Orphan(Box::new(record), Arc::new(living));
+        }
+        // A shim that has just begun knows no child yet, and may not answer yet on a busy
+        // machine: while it lives, nothing has ended.
+        let patience = tokio::time::Instant::now() + BEGINNING;
+        while record.shim.is_alive() && !is_frozen(&record.shim) && tokio::time::Instant::now() < patience {
+            tokio::time::sleep(BEGINNING_LOOKS).await;
+            if let Ok(shim) = self.find_recorded().await {
+                return Found::Shim(Box::new(shim));
+            }
+            if let Ok(exit) = ExitRecord::read(run_dir, instance) {
+                return Found::Ended(Box::new(exit));
+            }
         }
         if !record.shim.is_alive() {
             // A shim killed before it could note whom it had started.

@@ -125,7 +125,7 @@ impl Driver {
             // It may have been started and lost sight of.
             Err(reason) => {
                 warn!(self.context.log, "the server could not be started"; "error" => &reason);
-                if !self.take_over(&instance).await {
+                if !self.take_over_in_time(&instance, &reason).await {
                     return self.observe(Observation::SpawnFailed(reason));
                 }
             }
