@@ -80,11 +80,14 @@ impl Driver {
         warnings.extend(installed.iter().flat_map(|i| i.warnings.iter().cloned()));
         warnings.extend(self.run.as_ref().and_then(degraded));
         let policy = self.machine.policy();
+        // A server may answer before its shim has told its pid, or have ended a moment ago: ready
+        // is only what is known to run. What has no shim is known by its answers alone.
+        let known = process.is_some() || self.run.as_ref().is_none_or(|run| run.shim().is_none());
         Snapshot {
             generation: 0,
             state: self.machine.state(),
             process,
-            ready: self.machine.ready(),
+            ready: self.machine.ready() && known,
             ready_source: installed.map_or("", |i| probe::source(i.plan.readiness.probe)).to_owned(),
             ready_error,
             last_ready_at: self.memory.last_ready_at.clone(),
