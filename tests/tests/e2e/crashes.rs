@@ -5,9 +5,9 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use zlh_api::{CrashActionId, CrashRecord, Crashes, State, Status};
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::faults::Faults;
@@ -202,6 +202,25 @@ fn a_world_that_somebody_else_has_open() {
     assert!(crash.explanation.contains("pid"), "who has it: {}", crash.explanation);
 }
 
+/// A file system of 64 KiB, unmounted in the end: also when the test fails.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Some("size=64k,mode=777");
+        mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), options).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Whoever still writes there keeps what is detached.
+        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+    }
+}
+
 #[test]
 fn a_full_disk() {
     if !nix::unistd::geteuid().is_root() {
@@ -211,16 +230,9 @@ fn a_full_disk() {
         }
         return;
     }
-    let small = tempfile::tempdir().unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=64k,mode=777", "tmpfs"])
-        .arg(small.path())
-        .status();
-    assert!(mounted.unwrap().success());
-    let (_agent, crash) = dies(&["-cp", "server.jar", "Died", "disk", small.path().to_str().unwrap()]);
-    let unmounted = Command::new("umount").arg(small.path()).status();
+    let small = SmallDisk::mount();
+    let (_agent, crash) = dies(&["-cp", "server.jar", "Died", "disk", small.0.path().to_str().unwrap()]);
     is(&crash, "disk_full", "nonzero_exit", true);
-    assert!(unmounted.unwrap().success());
 }
 
 #[test]
