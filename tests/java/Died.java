@@ -14,6 +14,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.zip.ZipFile;
 
 /** Prints like a server that starts, and dies for real, as it is told. */
 public class Died {
@@ -55,6 +56,16 @@ public class Died {
             case "eula":
                 eula();
                 return;
+            case "mods":
+                mods();
+                return;
+            case "chat":
+                chat(Integer.parseInt(args[1]));
+                return;
+            case "bind-later":
+                waitForGo();
+                bind(Integer.parseInt(args[1]));
+                return;
             default:
                 System.exit(Integer.parseInt(args[0]));
         }
@@ -84,7 +95,38 @@ public class Died {
         }
     }
 
-    static void bind(int port) throws IOException {
+    /** Lets a test put something into the folder first. */
+    static void waitForGo() throws InterruptedException {
+        while (!new File("go").exists()) Thread.sleep(20);
+    }
+
+    /** Repeats what a test says that players wrote, then leaves without a word of its own. */
+    static void chat(int code) throws Exception {
+        info("Done (0.1s)! For help, type \"help\"");
+        waitForGo();
+        for (String line : Files.readAllLines(Path.of("chat.txt"))) System.out.println(line);
+        System.exit(code);
+    }
+
+    static void mods() throws Exception {
+        info("Loading mods");
+        waitForGo();
+        File[] jars = new File("mods").listFiles((folder, name) -> name.endsWith(".jar"));
+        for (File jar : jars == null ? new File[0] : jars) {
+            try (ZipFile opened = new ZipFile(jar)) {
+                info("Found " + jar.getName());
+            } catch (IOException damaged) {
+                System.out.println("[12:00:00] [main/ERROR]: Failed to start Minecraft");
+                new RuntimeException("Error analyzing [" + jar.getAbsolutePath() + "]: " + damaged, damaged)
+                        .printStackTrace(System.out);
+                System.exit(1);
+            }
+        }
+        info("Done (0.1s)! For help, type \"help\"");
+        sleep();
+    }
+
+    static void bind(int port) throws Exception {
         info("Starting Minecraft server on *:" + port);
         try (ServerSocket socket = new ServerSocket()) {
             socket.bind(new InetSocketAddress("127.0.0.1", port));
@@ -99,7 +141,7 @@ public class Died {
     static void lock(Path path) throws Exception {
         Files.createDirectories(path.getParent());
         info("Preparing level \"world\"");
-        while (!new File("go").exists()) Thread.sleep(20);
+        waitForGo();
         try (RandomAccessFile file = new RandomAccessFile(path.toFile(), "rw")) {
             FileLock lock = file.getChannel().tryLock();
             if (lock == null) {

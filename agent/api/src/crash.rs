@@ -30,6 +30,10 @@ pub struct CrashRecord {
     /// Unique on this agent; empty in records of agents before 0.2.
     #[serde(default)]
     pub id: String,
+    /// Which server it was: game, variant and world, as in `minecraft/paper/world`; empty
+    /// before it is explained. A crash's actions are for this server only.
+    #[serde(default)]
+    pub server: String,
     /// Whether the evidence has been looked at; before that only the exit is known.
     #[serde(default)]
     pub explained: bool,

@@ -139,7 +139,12 @@ impl Log {
             }
             let framed = self.lines.get(index + 1).is_none_or(|next| {
                 let next = next.text.trim_start();
-                next.is_empty() || next.starts_with("at ") || next.starts_with("...")
+                next.is_empty()
+                    || next.starts_with("at ")
+                    || next.starts_with("...")
+                    // Without memory it prints no frame, and goes on to the next word.
+                    || next.starts_with("Exception in thread \"")
+                    || LAST_WORDS.iter().any(|last| next.starts_with(last))
             });
             let word = self.lines[index].text.trim();
             if word.starts_with("Exception in thread \"") && framed {

@@ -116,6 +116,7 @@ impl Inquest {
             facts_of(self.request.as_ref(), self.installed.as_ref()),
         );
         let mut record = self.record;
+        record.server = self.request.as_ref().map(server_of).unwrap_or_default();
         wire::fill(&mut record, analysis, changes);
         record.seen_before = self.archive.seen(&record.fingerprint, &record.id);
         let _ = zlh_shim::faults::point("crash.keep");
@@ -185,6 +186,11 @@ impl Inquest {
         let runtime = self.installed.as_ref()?.runtime.as_ref().filter(|runtime| runtime.id == "java")?;
         runtime.version.split(['.', '+', '-']).next()?.parse().ok()
     }
+}
+
+/// Which server that is, for people and for comparing.
+pub(crate) fn server_of(request: &GameRequest) -> String {
+    format!("{}/{}/{}", request.game, request.variant, request.world)
 }
 
 /// What a person understands of how it was started.

@@ -18,5 +18,5 @@ pub(crate) mod repair;
 mod wire;
 
 pub(crate) use archive::{Archive, id_of};
-pub(crate) use inquest::{Inquest, LOG_TAIL_LINES, facts_of};
+pub(crate) use inquest::{Inquest, LOG_TAIL_LINES, facts_of, server_of};
 pub(crate) use last_good::LastGood;

@@ -74,7 +74,7 @@ pub(crate) async fn act(
             format!("this agent cannot do {action} by itself: follow the step's text"),
         )
     })?;
-    Ok(accepted(app.handle.request(Verb::Repair(repair)).await?))
+    Ok(accepted(app.handle.request(Verb::Repair { repair, server: crash.server }).await?))
 }
 
 fn repair(action: &CrashAction) -> Option<Repair> {

@@ -313,7 +313,7 @@ impl Driver {
             Verb::Start => self.command(Command::Start, OperationKind::Start),
             Verb::Stop { now } => self.stop(now),
             Verb::Restart { now } => self.restart(now),
-            Verb::Repair(repair) => self.repair(repair),
+            Verb::Repair { repair, server } => self.repair(repair, &server),
         }
     }
 

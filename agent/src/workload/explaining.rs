@@ -10,7 +10,7 @@ use super::driver::{Driver, Event};
 use super::handle::{Outcome, Repair};
 use super::machine::{Command, Explained, Observation, Phase, Refusal};
 use super::start::game_user;
-use crate::crash::{Inquest, facts_of, repair};
+use crate::crash::{Inquest, facts_of, repair, server_of};
 use crate::errors::chain;
 
 impl Driver {
@@ -92,8 +92,17 @@ impl Driver {
         });
     }
 
-    /// Admits what a crash's remedy lets the agent do. Nothing may run.
-    pub(super) fn repair(&mut self, repair: Repair) -> Result<Outcome, Problem> {
+    /// Admits what a crash's remedy lets the agent do. Nothing may run, and what is configured
+    /// must be the server that crashed: a file of the same name in another one is innocent.
+    pub(super) fn repair(&mut self, repair: Repair, server: &str) -> Result<Outcome, Problem> {
+        let configured = self.request.as_ref().map(server_of).unwrap_or_default();
+        if configured != server {
+            let configured = if configured.is_empty() { "nothing" } else { configured.as_str() };
+            return Err(Problem::new(
+                ErrorCode::WrongState,
+                format!("{server} crashed, and {configured} is configured now: configure {server} first"),
+            ));
+        }
         match self.machine.phase() {
             Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. } if self.operation.is_none() => {}
             Phase::Running { .. } | Phase::Error { alive: true, .. } => {

@@ -26,8 +26,8 @@ pub(crate) enum Verb {
     Stop { now: bool },
     /// Stop, then start. `now`: without warning anybody.
     Restart { now: bool },
-    /// Do what a crash's remedy says.
-    Repair(Repair),
+    /// Do what a crash's remedy says. `server`: the one that crashed.
+    Repair { repair: Repair, server: String },
 }
 
 /// What the agent does about a crash when it is asked to.

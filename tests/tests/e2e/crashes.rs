@@ -4,9 +4,10 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use nix::sys::signal::Signal;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use zlh_api::{CrashActionId, CrashRecord, Crashes, State, Status};
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::faults::Faults;
@@ -14,8 +15,11 @@ use zlh_tests::harness::jvm::{self, JavaPlan};
 use zlh_tests::harness::store::{FakePlan, Store};
 use zlh_tests::harness::wait::{SOON, until};
 
+/// A record is there a second after the exit; on a busy machine, in a debug build, a bit later.
+const PROMPTLY: Duration = Duration::from_secs(3);
+
 /// An agent whose server is `java ARGUMENTS`.
-fn java(plan: &JavaPlan) -> Agent {
+pub(crate) fn java(plan: &JavaPlan) -> Agent {
     let mut agent = Agent::prepare(jvm::store(plan).unwrap()).unwrap();
     agent.start();
     agent
@@ -23,9 +27,18 @@ fn java(plan: &JavaPlan) -> Agent {
 
 /// The last crash, once its evidence has been looked at.
 #[track_caller]
-fn explained(agent: &Agent) -> CrashRecord {
+pub(crate) fn explained(agent: &Agent) -> CrashRecord {
     let is_explained = |status: &Status| status.last_crash.as_ref().is_some_and(|crash| crash.explained);
     agent.wait_status("an explained crash", SOON, is_explained).last_crash.unwrap()
+}
+
+/// How long after its exit the record of a crash was on disk. Only the first record is of
+/// interest: the second look, five seconds later, may write it again.
+fn kept_after(agent: &Agent, crash: &CrashRecord) -> Duration {
+    let file = agent.root_path(&format!("opt/zlh-agent/state/crashes/game/{}.json", crash.id));
+    let kept = fs::metadata(file).unwrap().modified().unwrap();
+    let ended_ms: u64 = crash.id.split_once('-').unwrap().0.parse().unwrap();
+    kept.duration_since(SystemTime::UNIX_EPOCH + Duration::from_millis(ended_ms)).unwrap_or_default()
 }
 
 fn crashes(agent: &Agent) -> Vec<CrashRecord> {
@@ -47,7 +60,7 @@ fn dies_with(plan: &JavaPlan) -> (Agent, CrashRecord) {
 }
 
 #[track_caller]
-fn is(crash: &CrashRecord, cause: &str, class: &str, certain: bool) {
+pub(crate) fn is(crash: &CrashRecord, cause: &str, class: &str, certain: bool) {
     let found = (crash.cause.as_deref(), crash.classification.as_str(), crash.certain);
     assert_eq!(found, (Some(cause), class, certain), "{crash:#?}");
     assert!(
@@ -62,6 +75,7 @@ fn a_full_heap() {
     let (agent, crash) = dies(&["-Xmx24m", "-cp", "server.jar", "Died", "heap"]);
     is(&crash, "heap", "oom", true);
     assert_eq!(crash.exit_code, Some(1));
+    assert!(!crash.restart_useless, "it may be enough the next time");
     // The deployed fields and the list say the same.
     let status = agent.status();
     assert_eq!(status.last_crash_classification.as_deref(), Some("oom"));
@@ -188,6 +202,25 @@ fn a_world_that_somebody_else_has_open() {
     assert!(crash.explanation.contains("pid"), "who has it: {}", crash.explanation);
 }
 
+/// A file system of 64 KiB, unmounted in the end: also when the test fails.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Some("size=64k,mode=777");
+        mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), options).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Whoever still writes there keeps what is detached.
+        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+    }
+}
+
 #[test]
 fn a_full_disk() {
     if !nix::unistd::geteuid().is_root() {
@@ -197,21 +230,17 @@ fn a_full_disk() {
         }
         return;
     }
-    let small = tempfile::tempdir().unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=64k,mode=777", "tmpfs"])
-        .arg(small.path())
-        .status();
-    assert!(mounted.unwrap().success());
-    let (_agent, crash) = dies(&["-cp", "server.jar", "Died", "disk", small.path().to_str().unwrap()]);
-    let unmounted = Command::new("umount").arg(small.path()).status();
+    let small = SmallDisk::mount();
+    let (_agent, crash) = dies(&["-cp", "server.jar", "Died", "disk", small.0.path().to_str().unwrap()]);
     is(&crash, "disk_full", "nonzero_exit", true);
-    assert!(unmounted.unwrap().success());
 }
 
 #[test]
 fn an_exit_that_nobody_explains() {
-    let (_agent, crash) = dies(&["-cp", "server.jar", "Died", "7"]);
+    let (agent, crash) = dies(&["-cp", "server.jar", "Died", "7"]);
+    let took = kept_after(&agent, &crash);
+    println!("kept {took:?} after the exit");
+    assert!(took < PROMPTLY, "kept {took:?} after the exit");
     assert_eq!(
         (crash.cause.as_deref(), crash.classification.as_str(), crash.exit_code),
         (Some("silent"), "nonzero_exit", Some(7))
@@ -274,34 +303,104 @@ fn without_cause_awareness_the_ladder_goes_on() {
     assert!(status.next_restart_at.is_some());
 }
 
+/// What proves each signature, from the files themselves.
+fn samples() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/crash/signatures");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let table: toml::Table = text.parse().unwrap();
+        let signatures = table.get("signature").and_then(toml::Value::as_array);
+        for sample in signatures.into_iter().flatten().filter_map(|one| one.get("samples")?.as_array()) {
+            found.extend(sample.iter().filter_map(|one| one.as_str()?.lines().next().map(str::to_owned)));
+        }
+    }
+    found
+}
+
+/// How what somebody wrote stands in a log: chat, a chat plugin's, commands, signs, names.
+const SPEAKERS: [&str; 7] = [
+    "[Server thread/INFO]: <Eve> ",
+    "[Async Chat Thread - #1/INFO]: [Admin] Eve: ",
+    "[Server thread/INFO]: Eve issued server command: /msg Bob ",
+    "[Server thread/INFO]: [Server] ",
+    "[Server thread/INFO]: [Eve: Set the title to ",
+    "[Server thread/INFO]: * Eve ",
+    "[User Authenticator #1/INFO]: UUID of player ",
+];
+
 /// Everything a signature could be fooled by, as chat.
-#[test]
-fn what_players_write_changes_no_class() {
-    let agent = Agent::with_ready_fake(&[]);
-    for line in [
-        "[12:00:00] [Server thread/INFO]: <Eve> java.lang.OutOfMemoryError: Java heap space",
+fn lies(speakers: &[&str]) -> Vec<String> {
+    let mut lies: Vec<String> = [
         "[12:00:00] [Server thread/INFO]: [Not Secure] <Eve> Missing or unsupported mandatory dependencies:",
         "[12:00:00] [Server thread/INFO]: [Server] You need to agree to the EULA in order to run the server. Go to eula.txt for more info.",
         "[12:00:00] [Server thread/INFO]: * Eve Encountered an unexpected exception",
         "[12:00:00] [Server thread/INFO]: Eve: **** FAILED TO BIND TO PORT!",
         "[12:00:00] [Async Chat Thread - #0/INFO]: <Eve> [12:00:00] [Server thread/ERROR]: Failed to start the minecraft server",
-        "[12:00:00] [Server thread/INFO]: Eve placed a sign:",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let samples = samples();
+    assert!(samples.len() > 100, "{} samples", samples.len());
+    for who in speakers {
+        lies.extend(samples.iter().map(|line| format!("[12:00:00] {who}{line}")));
+    }
+    lies.push("[12:00:00] [Server thread/INFO]: Stopping the server now, says Eve".to_owned());
+    lies
+}
+
+#[track_caller]
+fn accuses_nobody(crash: &CrashRecord) {
+    assert!(!crash.certain && !crash.restart_useless, "{crash:#?}");
+    assert!(crash.contributing.is_empty() && crash.culprit.is_empty(), "{crash:#?}");
+    assert!(crash.dependency.is_empty() && crash.java.is_none() && crash.place.is_none(), "{crash:#?}");
+    assert!(crash.remedy.iter().all(|step| step.action.is_none()), "{crash:#?}");
+}
+
+/// Lines that a plugin echoes as they are, too: a signal leaves no doubt about what happened.
+#[test]
+fn what_players_write_changes_no_class_of_a_killed_server() {
+    let agent = Agent::with_ready_fake(&[]);
+    let bare = [
         "java.lang.OutOfMemoryError: Java heap space",
         "---- Minecraft Crash Report ----",
         "Description: Ticking entity",
-        "[12:00:00] [Server thread/INFO]: Stopping the server now, says Eve",
-    ] {
+    ];
+    for line in bare.map(str::to_owned).into_iter().chain(lies(&SPEAKERS[..1])) {
         agent.command(&format!("echo {line}"));
     }
     agent.wait_console("says Eve");
-    agent.game().signal(Signal::SIGKILL);
+    agent.command("signal SIGKILL");
     let crash = explained(&agent);
-    assert_eq!(
-        (crash.cause.as_deref(), crash.classification.as_str()),
-        (Some("killed"), "unexpected_exit"),
-        "{crash:#?}"
-    );
-    assert!(crash.contributing.is_empty() && crash.culprit.is_empty(), "{crash:#?}");
+    assert_eq!((crash.cause.as_deref(), crash.classification.as_str()), (Some("killed"), "unexpected_exit"));
+    accuses_nobody(&crash);
+}
+
+/// A server that repeats lies and leaves with a code, without a word of its own. It never
+/// answered a ping: the signatures of a start count as well.
+fn left_after_lies(code: &str) -> CrashRecord {
+    let agent = java(&JavaPlan::new(&["-cp", "server.jar", "Died", "chat", code]));
+    agent.configure();
+    agent.wait_console("Done (");
+    fs::write(agent.game_root().join("chat.txt"), lies(&SPEAKERS).join("\n")).unwrap();
+    fs::write(agent.game_root().join("go"), "").unwrap();
+    let crash = explained(&agent);
+    assert!(crash.log_tail.iter().any(|line| line.contains("says Eve")), "{crash:#?}");
+    accuses_nobody(&crash);
+    crash
+}
+
+#[test]
+fn what_players_write_changes_no_class_of_a_server_that_left() {
+    for (code, class) in [("0", "unexpected_exit"), ("3", "nonzero_exit")] {
+        let crash = left_after_lies(code);
+        assert_eq!(
+            (crash.cause.as_deref(), crash.classification.as_str()),
+            (Some("silent"), class),
+            "{crash:#?}"
+        );
+        assert_eq!(crash.exit_code.map(|one| one.to_string()).as_deref(), Some(code));
+    }
 }
 
 #[test]
@@ -369,40 +468,6 @@ fn a_late_report_and_what_changed_amend_the_record() {
 }
 
 #[test]
-fn a_named_mod_is_disabled_when_somebody_asks_for_it() {
-    let agent = Agent::with_ready_fake(&[]);
-    let mods = agent.game_root().join("mods");
-    fs::create_dir_all(&mods).unwrap();
-    fs::write(mods.join("bad-1.0.jar"), "half").unwrap();
-    agent.command("echo [12:00:00] [main/ERROR]: Failed to start the minecraft server");
-    agent.command("echo ---- Minecraft Crash Report ----");
-    for line in [
-        "Description: Mod loading error has occurred",
-        "Failure message: File bad-1.0.jar is not a valid mod file",
-    ] {
-        agent.command(&format!("echo {line}"));
-    }
-    agent.wait_console("is not a valid mod file");
-    agent.command("signal SIGKILL");
-    let crash = explained(&agent);
-    // What a tenant's console says after the server was up is no certain cause; a record that
-    // does not offer the action refuses it.
-    let offered = crash
-        .remedy
-        .iter()
-        .filter_map(|step| step.action.as_ref())
-        .find(|action| action.id == CrashActionId::DisableAddon);
-    let answer = agent.http().post(&format!("/crashes/{}/actions/disable_addon", crash.id)).unwrap();
-    match offered {
-        None => assert_eq!(answer.status, 404),
-        Some(_) => {
-            assert_eq!(answer.status, 202, "{answer:?}");
-            assert!(mods.join("bad-1.0.jar.disabled").exists());
-        }
-    }
-}
-
-#[test]
 fn escape_sequences_and_floods_stay_out_of_the_record() {
     let agent = Agent::with_ready_fake(&[]);
     agent.command("flood 40MiB 0");
@@ -411,6 +476,9 @@ fn escape_sequences_and_floods_stay_out_of_the_record() {
     agent.command("noise 64KiB");
     agent.command("crash 4");
     let crash = explained(&agent);
+    let took = kept_after(&agent, &crash);
+    println!("kept {took:?} after the exit, 40 MiB behind it");
+    assert!(took < PROMPTLY, "kept {took:?} after the exit");
     assert_eq!(crash.exit_code, Some(4));
     assert!(
         crash.log_tail.len() <= 200 && crash.log_tail.iter().all(|line| !line.contains(['\u{1b}', '\u{9b}']))
@@ -447,4 +515,40 @@ fn an_agent_killed_before_the_record_is_kept_explains_it_the_next_time() {
     let crash = explained(&agent);
     assert_eq!(crash.exit_code, Some(3));
     until("it is kept", SOON, || crashes(&agent).len() == 1);
+}
+
+#[test]
+fn a_record_that_the_disk_refuses_is_written_with_the_next_one() {
+    let mut agent = Agent::prepare(Store::fake(&FakePlan::new(&[])).unwrap()).unwrap();
+    let faults = Faults::of(&mut agent).unwrap();
+    agent.start();
+    agent.configure();
+    agent.wait_ready();
+    let on_disk = |agent: &Agent| {
+        let folder = fs::read_dir(agent.root_path("opt/zlh-agent/state/crashes/game"));
+        folder
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|file| file.path().extension().is_some_and(|e| e == "json"))
+            .count()
+    };
+    faults.plan("enospc durable 1").unwrap();
+    agent.command("crash 3");
+    let first = explained(&agent);
+    assert_eq!((on_disk(&agent), crashes(&agent).len()), (0, 1), "in memory only");
+    assert!(!faults.refused().is_empty());
+    faults.clear().unwrap();
+    agent.post("/start", 202);
+    agent.wait_ready();
+    agent.command("crash 4");
+    agent.wait_status("the second crash", SOON, |status| {
+        status.last_crash.as_ref().is_some_and(|crash| crash.explained && crash.exit_code == Some(4))
+    });
+    assert_eq!(on_disk(&agent), 2);
+    agent.kill();
+    agent.start();
+    let kept: Vec<_> = crashes(&agent).into_iter().map(|crash| crash.exit_code).collect();
+    assert_eq!(kept, [Some(4), Some(3)], "the next agent knows both");
+    assert_eq!(crashes(&agent)[1].id, first.id);
 }

@@ -203,6 +203,11 @@ fn a_container_without_memory_left_loses_the_server_and_nothing_else() {
     let status = agent.wait_state(State::Crashed);
     assert_eq!((status.last_crash_signal, status.last_crash_exit_code), (9, None), "{status:?}");
     assert_eq!(status.last_crash_classification.as_deref(), Some("oom"));
+    let is_explained = |s: &zlh_api::Status| s.last_crash.as_ref().is_some_and(|crash| crash.explained);
+    let crash = agent.wait_status("the explanation", SOON, is_explained).last_crash.unwrap();
+    assert_eq!((crash.cause.as_deref(), crash.certain), (Some("container_memory"), true), "{crash:#?}");
+    assert!(crash.evidence.iter().any(|line| line.source == "cgroup"), "{crash:#?}");
+    assert!(!crash.restart_useless && !crash.title.is_empty() && !crash.remedy.is_empty(), "{crash:#?}");
     assert!(shim.is_alive() || agent.shims().is_empty(), "the shim may only have left by itself");
     agent.post("/start", 202);
     agent.wait_ready();

@@ -22,6 +22,7 @@ mod lifecycle;
 mod readiness;
 mod recovery;
 mod recycled;
+mod repairs;
 mod stopping;
 mod story;
 mod versions;

@@ -16,6 +16,7 @@ fn offering(id: &str, action: CrashActionId, available: bool) -> CrashRecord {
     CrashRecord {
         id: id.to_owned(),
         title: "x".to_owned(),
+        server: "minecraft/fabric/world".to_owned(),
         remedy: vec![CrashRemedy { text: "do it".to_owned(), action: Some(action) }],
         ..CrashRecord::default()
     }
@@ -49,7 +50,8 @@ async fn only_what_a_remedy_offers_is_done() {
     assert!(reply.header("location").starts_with("/operations/"));
     let asked = fixture.script().verbs.clone();
     assert!(
-        matches!(&asked[..], [Verb::Repair(Repair::DisableAddon(file))] if file == "mods/x.jar"),
+        matches!(&asked[..], [Verb::Repair { repair: Repair::DisableAddon(file), server }]
+            if file == "mods/x.jar" && server == "minecraft/fabric/world"),
         "{asked:?}"
     );
     for (path, code) in [

@@ -252,7 +252,7 @@ async fn drive(mut asked: mpsc::Receiver<Request>, script: Arc<Mutex<Script>>, o
                     Verb::Start => (State::Starting, OperationKind::Start),
                     Verb::Stop { .. } => (State::Stopping, OperationKind::Stop),
                     Verb::Restart { .. } => (State::Stopping, OperationKind::Restart),
-                    Verb::Repair(_) => (State::Idle, OperationKind::Repair),
+                    Verb::Repair { .. } => (State::Idle, OperationKind::Repair),
                 };
                 script.verbs.push(verb);
                 let answer = match &script.refuse {
