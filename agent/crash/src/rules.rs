@@ -256,6 +256,31 @@ mod tests {
         }
     }
 
+    /// A plugin may warn of what a player wrote: what stands behind its own words is nobody's.
+    #[test]
+    fn what_a_plugin_warns_of_proves_nothing() {
+        let rules = Rules::builtin();
+        let mut fooled = Vec::new();
+        for signature in &rules.signatures {
+            for sample in &signature.samples {
+                let one = sample.lines().next().unwrap_or_default();
+                for words in [
+                    "[ChatFilter] Blocked a message of Eve: ",
+                    "Eve moved wrongly! She says: ",
+                    "[Chat] <Eve> ",
+                ] {
+                    let line = format!("[12:00:00] [Server thread/WARN]: {words}{one}");
+                    for found in held(&rules, &line) {
+                        fooled.push(format!("{found}: {line}"));
+                    }
+                }
+            }
+        }
+        fooled.sort();
+        fooled.dedup();
+        assert!(fooled.is_empty(), "{}", fooled.join("\n"));
+    }
+
     #[test]
     fn what_players_write_proves_nothing() {
         let rules = Rules::builtin();
