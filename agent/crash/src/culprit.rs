@@ -73,7 +73,11 @@ impl Names<'_> {
         {
             return Some(self.by_id(&known.id.clone(), why));
         }
-        // Nothing lists it: what the package calls itself.
+        // The jars are known and none of them has it: it is the server's own.
+        if self.index.is_some() {
+            return None;
+        }
+        // A log from anywhere, and nothing in it lists it: what the package calls itself.
         let id = guess(class)?;
         Some(Culprit { id, why: format!("{why}, by the name of its package"), ..Culprit::default() })
     }
@@ -372,6 +376,40 @@ mod tests {
         ] {
             assert_eq!(guess(class).as_deref(), Some(id), "{class}");
         }
+    }
+
+    #[test]
+    fn where_the_jars_are_known_nobody_is_blamed_by_a_guess() {
+        #[derive(Debug)]
+        struct Nothing;
+        impl AddonLookup for Nothing {
+            fn owners_of_package(&self, _: &str) -> Vec<&crate::AddonInfo> {
+                Vec::new()
+            }
+            fn by_id(&self, _: &str) -> Vec<&crate::AddonInfo> {
+                Vec::new()
+            }
+            fn by_file(&self, _: &str) -> Vec<&crate::AddonInfo> {
+                Vec::new()
+            }
+        }
+        let log = b"[12:00:00] [Server thread/ERROR]: Encountered an unexpected exception\n\
+            java.lang.IllegalStateException: boom\n\tat acme.server.Game.tick(Game.java:1)\n";
+        let console = || vec![crate::Text { name: "console", bytes: log, first_line: 1 }];
+        let exit = Some(crate::Exit { code: Some(3), ..crate::Exit::default() });
+        let run = crate::Evidence {
+            exit: exit.clone(),
+            console: console(),
+            addons: Some(&Nothing),
+            ..Default::default()
+        };
+        let known = crate::analyse(&run);
+        assert_eq!(
+            (known.culprit.as_slice(), known.classification),
+            ([].as_slice(), Some(crate::Class::NonzeroExit))
+        );
+        let pasted = crate::analyse(&crate::Evidence { exit, console: console(), ..Default::default() });
+        assert!(!pasted.culprit.is_empty() && !pasted.certain, "a guess, and said to be one");
     }
 
     #[test]

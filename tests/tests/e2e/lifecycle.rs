@@ -85,7 +85,10 @@ fn without_a_configuration_there_is_nothing_to_start() {
 fn an_exit_nobody_asked_for_is_a_crash_with_its_code_and_last_words() {
     let agent = Agent::with_ready_fake(&[]);
     agent.command("crash 3");
-    let status = agent.wait_state(State::Crashed);
+    agent.wait_state(State::Crashed);
+    // Also after its evidence was looked at: nobody else is at fault.
+    let explained = |s: &zlh_api::Status| s.last_crash.as_ref().is_some_and(|crash| crash.explained);
+    let status = agent.wait_status("an explained crash", SOON, explained);
     assert_eq!(status.last_crash_exit_code, Some(3));
     assert_eq!((status.last_crash_signal, status.last_crash_signal_name.as_deref()), (0, None));
     assert_eq!((status.crash_count, status.crashes_total), (1, 1));
