@@ -27,7 +27,7 @@ pub struct CrashRecord {
     pub classification: String,
     /// The last lines, at most 200, without escape sequences.
     pub log_tail: Vec<String>,
-    /// Unique on this agent; empty in records of agents before 0.2.
+    /// Unique on this agent; empty in records that older agents wrote.
     #[serde(default)]
     pub id: String,
     /// Which server it was: game, variant and world, as in `minecraft/paper/world`; empty

@@ -10,6 +10,30 @@ pub fn jar(data: &[u8]) {
     crate::addons::fuzz_jar(data);
 }
 
+/// Analyses a console, and the same bytes as a crash report.
+pub fn log(data: &[u8]) {
+    let text = crate::Text { name: "latest.log", bytes: data, first_line: 1 };
+    check(&crate::Evidence { console: vec![text], ..crate::Evidence::default() });
+    check(&crate::Evidence { reports: vec![text], ..crate::Evidence::default() });
+}
+
+/// Analyses a fatal error log.
+pub fn hs_err(data: &[u8]) {
+    let text = crate::Text { name: "hs_err_pid1.log", bytes: data, first_line: 1 };
+    check(&crate::Evidence { hs_err: Some(text), ..crate::Evidence::default() });
+}
+
+/// What holds of every analysis, whatever it was made of.
+fn check(evidence: &crate::Evidence<'_>) {
+    let analysis = crate::analyse(evidence);
+    assert_eq!(analysis.healthy, analysis.cause.is_none());
+    assert_eq!(analysis.cause.is_some(), analysis.classification.is_some());
+    assert!(!analysis.title.is_empty());
+    for line in &analysis.evidence {
+        assert!(line.text.len() <= 600 && !line.text.contains('\u{1b}'));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
@@ -77,5 +101,28 @@ mod tests {
             super::jar(&dice.mangle(&jar));
         }
         assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_short_run_of_logs() {
+        let report = b"---- Minecraft Crash Report ----\n\nTime: 1\nDescription: Ticking entity\n\n\
+            java.lang.Error: x\n\tat TRANSFORMER/a@1/a.b.C.d(C.java:1) ~[a.jar%231!/:1]\nCaused by: a.B: y\n\
+            -- Entity being ticked --\nDetails:\n\tEntity Type: m:x (a.b.C)\n\tEntity's Exact location: 1.5, 2, -3\n\
+            | LC | id | 1 | f.jar |\n\tSuspected Mods: A (a), B (b)\n"
+            .to_vec();
+        let console = b"[12:00:00] [Server thread/ERROR]: Encountered an unexpected exception\n\
+            java.lang.OutOfMemoryError: Java heap space\n\tat a.b.C.d(C.java:1)\n\
+            [12:00:00] [main/ERROR]: Mod ID: 'a', Requested by: 'b', Expected range: '[1,)', Actual version: '[MISSING]'\n\
+            - Mod 'A' (a) 1 requires any version of b, which is missing!\n> \r\x1b[31m\xc2\xa7c[x INFO]: <E> hi\n"
+            .to_vec();
+        let fatal = b"#\n# A fatal error has been detected by the Java Runtime Environment:\n#\n\
+            #  SIGSEGV (0xb) at pc=0x1, pid=1, tid=2\n#\n# Problematic frame:\n# C  [libx.so+0x1]  f+0x1\n"
+            .to_vec();
+        let mut dice = Dice(2);
+        for _ in 0..400 {
+            super::log(&dice.mangle(&report));
+            super::log(&dice.mangle(&console));
+            super::hs_err(&dice.mangle(&fatal));
+        }
     }
 }

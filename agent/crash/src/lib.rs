@@ -22,6 +22,7 @@
 
 mod addons;
 mod analysis;
+mod blame;
 mod cause;
 pub mod changes;
 mod culprit;
@@ -40,6 +41,7 @@ mod lookup;
 mod platform;
 mod redact;
 mod rules;
+mod tell;
 mod text;
 mod trace;
 mod words;

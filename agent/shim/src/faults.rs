@@ -5,7 +5,8 @@
 //!
 //! - `plan`, read at every point, has one instruction a line, `#` begins a comment:
 //!   - `kill ROLE N`: SIGKILL at the N-th point (from 0) that processes of that role reach;
-//!   - `enospc PREFIX N`: every N-th point whose name begins so fails with "no space left".
+//!   - `enospc PREFIX N`: every N-th point whose name begins so fails with "no space left";
+//!   - `delay NAME MS`: who reaches that point takes so many milliseconds longer.
 //! - `trace-ROLE` grows by the name of every point that was reached;
 //! - `refused` grows by the name of every point that was made to fail.
 //!
@@ -72,6 +73,10 @@ mod armed {
                         note(folder, "refused", name)?;
                         return Err(io::Error::from_raw_os_error(libc::ENOSPC));
                     }
+                }
+                // A busy machine, made to order.
+                ["delay", wanted, ms] if wanted == name => {
+                    std::thread::sleep(std::time::Duration::from_millis(ms.parse().unwrap_or(0)));
                 }
                 _ => {}
             }

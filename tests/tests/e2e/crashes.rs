@@ -502,7 +502,7 @@ fn crash_once(plan: &str) -> (Agent, Faults) {
 fn an_agent_killed_before_the_record_is_kept_explains_it_the_next_time() {
     let (agent, faults) = crash_once("");
     explained(&agent);
-    let at = faults.reached("run").iter().position(|point| point == "crash.keep").unwrap() + 1;
+    let at = faults.reached("run").iter().position(|point| point == "crash.keep").unwrap();
     drop(agent);
     let (mut agent, faults) = crash_once(&format!("kill run {at}"));
     let begun = std::time::Instant::now();

@@ -8,8 +8,9 @@ use nix::sys::signal::Signal;
 use zlh_api::State;
 use zlh_tests::fake::events::What;
 use zlh_tests::harness::agent::Agent;
+use zlh_tests::harness::faults::Faults;
 use zlh_tests::harness::process::Process;
-use zlh_tests::harness::store::FakePlan;
+use zlh_tests::harness::store::{FakePlan, Store};
 use zlh_tests::harness::wait::{SOON, until};
 
 fn started(agent: &Agent) -> usize {
@@ -58,6 +59,42 @@ fn an_agent_killed_while_it_starts_something_finds_it_again() {
         assert_eq!(agent.living_games().len(), 1, "round {round}: one game, not two");
         stops(&agent);
     }
+}
+
+/// A shim that takes its time at a step of its beginning, and the agent killed meanwhile: the
+/// next agent waits for it, and takes it over.
+fn a_slow_beginning(step: &str, ms: u64) {
+    let mut agent = Agent::prepare(Store::fake(&FakePlan::new(&[])).unwrap()).unwrap();
+    let faults = Faults::of(&mut agent).unwrap();
+    agent.start();
+    agent.configure();
+    agent.wait_ready();
+    stops(&agent);
+    let before = faults.reached("shim").iter().filter(|point| *point == step).count();
+    faults.plan(&format!("delay {step} {ms}")).unwrap();
+    agent.post("/start", 202);
+    until("the shim has begun", SOON, || {
+        faults.reached("shim").iter().filter(|point| *point == step).count() > before
+    });
+    agent.kill();
+    faults.clear().unwrap();
+    agent.start();
+    let status = agent.wait_ready();
+    assert_eq!((status.error, status.crashes_total), (None, 0), "slow at {step}");
+    assert_eq!(agent.living_games().len(), 1, "slow at {step}: one game, not two");
+    stops(&agent);
+}
+
+#[test]
+fn a_shim_that_is_slow_to_write_who_it_is_is_waited_for() {
+    // Longer than another shim waits for the slot.
+    a_slow_beginning("hold.locked", 3000);
+}
+
+#[test]
+fn a_shim_that_is_slow_to_answer_has_not_ended() {
+    // Longer than a handshake may take.
+    a_slow_beginning("hold.recorded", 4000);
 }
 
 #[test]

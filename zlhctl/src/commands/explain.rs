@@ -131,7 +131,14 @@ pub(crate) async fn run(options: &ExplainOptions, targets: &Targets, printer: Pr
                 .hint("several at once are files; one agent is explained at a time");
         }
     };
-    let (target, client) = targets.one(name)?;
+    let (target, client) = targets.one(name).map_err(|error| {
+        // Most who get here meant a file.
+        if options.server.is_none() {
+            error.context(format!("`{}` is no file, so it was taken for an agent", name.escape_debug()))
+        } else {
+            error
+        }
+    })?;
     let crash = match &options.crash {
         Some(id) => client.crash(id).await?,
         None => match client.status().await?.last_crash {

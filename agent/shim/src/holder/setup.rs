@@ -88,6 +88,7 @@ pub(super) fn hold(run_dir: &Path) -> Result<Held, SetupError> {
     // The shim of the run before may have adopted it: then it does not hold the slot's lock.
     let holder_lock = lock(here, files::HOLDER_LOCK)?;
     let spec = Spec::read(here)?;
+    let _ = crate::faults::point("hold.locked");
     let log = Writer::open(&here.join(files::CONSOLE), spec.console, last_console_end(here))
         .map_err(io_at("open the console log"))?;
     // On a disk too full for the reserve the workload still starts; the record then
@@ -112,6 +113,7 @@ pub(super) fn hold(run_dir: &Path) -> Result<Held, SetupError> {
         lost_bytes: 0,
     };
     record.write(here).map_err(io_at("write shim.json"))?;
+    let _ = crate::faults::point("hold.recorded");
     let absolute = std::env::current_dir().map_err(io_at("find the run directory"))?;
     let child = Child::spawn(&absolute, &slave, &slot_lock).map_err(io_at("spawn the exec stage"))?;
     record.started_boot_ms = super::boot_ms();

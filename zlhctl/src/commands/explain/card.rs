@@ -133,7 +133,8 @@ impl Card<'_> {
     pub(super) fn render(&self) -> String {
         let mut out = String::new();
         let data = self.data;
-        let (word, paint) = if data.healthy { ("ok", Paint::Good) } else { ("crashed", Paint::Bad) };
+        let (word, paint) =
+            if data.healthy { ("no crash found", Paint::Plain) } else { ("crashed", Paint::Bad) };
         let word = if !data.healthy && data.time.is_none() { "problem" } else { word };
         out.push_str(&format!(
             "{}  {}\n",
@@ -458,8 +459,9 @@ mod tests {
 
     #[test]
     fn a_healthy_one_is_short() {
-        let data = Data { healthy: true, title: "Nothing is wrong in it".to_owned(), ..Data::default() };
-        assert_eq!(card(&data, false), "lobby  ok\n  Nothing is wrong in it\n");
+        let data =
+            Data { healthy: true, title: "Nothing in it tells of a crash".to_owned(), ..Data::default() };
+        assert_eq!(card(&data, false), "lobby  no crash found\n  Nothing in it tells of a crash\n");
     }
 
     #[test]
