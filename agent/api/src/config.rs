@@ -50,6 +50,9 @@ pub struct Config {
     /// Path of the Java archive, as deployed callers send it. The catalog's requirement wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub java_path: Option<String>,
+    /// Major version of Java to run with; the catalog's requirement when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub java_version: Option<u32>,
     /// Memory of the container in MiB; 2048 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u32>,

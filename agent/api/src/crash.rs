@@ -121,7 +121,7 @@ pub struct CrashAction {
 pub enum CrashActionId {
     /// Put the server's own files in place again, verified, and start it.
     ReinstallServer,
-    /// Run with another Java.
+    /// Install another Java, and start with it from now on (`java_version` of the payload).
     SwitchJava,
     /// Accept Mojang's EULA on the caller's behalf, and start it.
     AcceptEula,

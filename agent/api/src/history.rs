@@ -156,7 +156,7 @@ pub enum HistoryKind {
     Stop,
     /// It ended as somebody wanted; `detail` is who: `operation`, `inside` or `outside`.
     Exit,
-    /// It ended and nobody wanted it so.
+    /// It ended and nobody wanted it so; `detail` says why in a line, once that is known.
     Crash,
     /// What a crash leads to: a restart after `seconds`.
     Restart,
@@ -197,6 +197,9 @@ pub struct HistoryEvent {
     /// For people; see [`HistoryKind`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// Of a crash: the cause, as in `GET /crashes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// The operation it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<HistoryOperation>,

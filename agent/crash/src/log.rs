@@ -65,6 +65,8 @@ pub(crate) struct Log {
     pub stopping: Option<usize>,
     /// It told `Stopping the server`: somebody used the command.
     pub stopped_inside: bool,
+    /// The port it told that it is about to listen on.
+    pub port: Option<u16>,
 }
 
 impl Log {
@@ -190,6 +192,10 @@ impl Log {
             {
                 self.stopped_inside |= message.starts_with("Stopping the server");
                 self.stopping.get_or_insert(index);
+            } else if let Some(address) = message.strip_prefix("Starting Minecraft server on ")
+                && line.server_thread
+            {
+                self.port = address.rsplit(':').next().and_then(|port| port.parse().ok()).or(self.port);
             }
         }
     }

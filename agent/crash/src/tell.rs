@@ -90,10 +90,15 @@ impl Case<'_> {
                 values.insert("lib", lib.split('+').next().unwrap_or(lib).to_owned());
             }
         }
-        if let Some(port) = facts.port {
+        // What the server told before what it was configured with: its own files may differ.
+        if let Some(port) = self.log.port.or(facts.port) {
             values.entry("port").or_insert_with(|| port.to_string());
         }
         values.extend(self.facts());
+        // Who holds the configured port says nothing of another.
+        if values.get("port").map(String::as_str) != facts.port.map(|port| port.to_string()).as_deref() {
+            values.remove("port_owner");
+        }
         for (key, text) in [
             ("need", java.and_then(|java| java.need).map(|n| n.to_string())),
             ("have", java.and_then(|java| java.have).map(|n| n.to_string()).or_else(|| group("have"))),
@@ -310,5 +315,36 @@ impl Case<'_> {
             }
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Action, Evidence, Exit, Facts, Text, analyse};
+
+    #[test]
+    fn the_port_that_the_server_told_is_the_one_that_is_taken() {
+        let told = |port: u16| {
+            let log = format!(
+                "[12:00:00] [Server thread/INFO]: Starting minecraft server version 1.21\n\
+                 [12:00:01] [Server thread/INFO]: Starting Minecraft server on *:{port}\n\
+                 [12:00:01] [Server thread/WARN]: **** FAILED TO BIND TO PORT!\n\
+                 [12:00:01] [Server thread/WARN]: The exception was: java.net.BindException: Address already in use\n"
+            );
+            let facts =
+                Facts { port: Some(25565), port_owner: Some("java (pid 7)".to_owned()), ..Facts::default() };
+            let console = vec![Text { name: "console", bytes: log.as_bytes(), first_line: 1 }];
+            let exit = Some(Exit { code: Some(1), ..Exit::default() });
+            let found = analyse(&Evidence { exit, console, facts, ..Evidence::default() });
+            let action = found.remedy.into_iter().find_map(|step| step.action);
+            (found.title, found.explanation, action)
+        };
+        let (title, explanation, action) = told(25570);
+        assert_eq!(title, "Port 25570 is in use");
+        assert!(!explanation.contains("pid 7"), "who holds another port: {explanation}");
+        assert_eq!(action, Some(Action::FreePort { port: 25570 }));
+        let (title, explanation, _) = told(25565);
+        assert_eq!(title, "Port 25565 is in use");
+        assert!(explanation.contains("java (pid 7)"), "{explanation}");
     }
 }

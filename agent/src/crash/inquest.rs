@@ -18,7 +18,7 @@ use zlh_shim::record::{Exit, ExitRecord};
 use super::{Archive, LastGood, port_owner, wire};
 use crate::console::Console;
 use crate::game::payload::GameRequest;
-use crate::game::plan::Installed;
+use crate::game::plan::{Installed, JAVA};
 use crate::game::worlds;
 
 /// Lines of the console kept in a record.
@@ -115,9 +115,10 @@ impl Inquest {
             &index,
             facts_of(self.request.as_ref(), self.installed.as_ref()),
         );
+        let java = self.java().is_some();
         let mut record = self.record;
         record.server = self.request.as_ref().map(server_of).unwrap_or_default();
-        wire::fill(&mut record, analysis, changes);
+        wire::fill(&mut record, analysis, changes, java);
         record.seen_before = self.archive.seen(&record.fingerprint, &record.id);
         let _ = zlh_shim::faults::point("crash.keep");
         self.archive.keep(&record);
@@ -183,7 +184,8 @@ impl Inquest {
     }
 
     fn java(&self) -> Option<u32> {
-        let runtime = self.installed.as_ref()?.runtime.as_ref().filter(|runtime| runtime.id == "java")?;
+        let runtime =
+            self.installed.as_ref()?.runtime.as_ref().filter(|runtime| runtime.id.as_str() == JAVA)?;
         runtime.version.split(['.', '+', '-']).next()?.parse().ok()
     }
 }

@@ -6,6 +6,7 @@
 //! the port, it carries the mark that every process of a run inherits, and it is held by
 //! descriptor before it is looked at for the last time.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Component, Path};
 use std::time::{Duration, Instant};
@@ -59,12 +60,12 @@ pub(crate) fn disable_addon(root: &Path, file: &str) -> Result<(), RepairError> 
     renameat_with(&folder, name, &folder, format!("{name}.disabled"), RenameFlags::NOREPLACE).map_err(failed)
 }
 
-/// Ends the process of an earlier run that still listens on a port. Blocking, 15 s at most.
-pub(crate) fn free_port(port: u16) -> Result<(), RepairError> {
+/// Ends the process of one of `runs` that still listens on a port. Blocking, 15 s at most.
+pub(crate) fn free_port(port: u16, runs: &BTreeSet<String>) -> Result<(), RepairError> {
     let pid = port_owner::listener(port).ok_or(RepairError::PortFree(port))?;
     let words = port_owner::words(pid);
     let living = ProcessId::of(pid).ok().and_then(Living::open).ok_or(RepairError::PortFree(port))?;
-    if !carries_mark(pid) || port_owner::listener(port) != Some(pid) {
+    if !carries_mark(pid, runs) || port_owner::listener(port) != Some(pid) {
         return Err(RepairError::NotOurs(port, words));
     }
     for (signal, patience) in
@@ -83,11 +84,14 @@ pub(crate) fn free_port(port: u16) -> Result<(), RepairError> {
     Err(RepairError::Stubborn(words))
 }
 
-/// Every process of a run inherits the run's mark.
-fn carries_mark(pid: i32) -> bool {
+/// Every process of a run inherits the run's mark. One of another agent's runs is a stranger.
+fn carries_mark(pid: i32, runs: &BTreeSet<String>) -> bool {
     let mark = format!("{INSTANCE_VARIABLE}=");
     read_bounded(Path::new(&format!("/proc/{pid}/environ")), 1 << 20).is_ok_and(|environment| {
-        environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(mark.as_bytes()))
+        environment
+            .split(|byte| *byte == 0)
+            .filter_map(|entry| std::str::from_utf8(entry.strip_prefix(mark.as_bytes())?).ok())
+            .any(|instance| runs.contains(instance))
     })
 }
 
@@ -137,8 +141,26 @@ mod tests {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
         // This very process listens, and carries no mark.
-        assert!(matches!(free_port(port), Err(RepairError::NotOurs(..))));
+        let runs = BTreeSet::from(["run-a".to_owned()]);
+        assert!(matches!(free_port(port, &runs), Err(RepairError::NotOurs(..))));
         drop(socket);
-        assert!(matches!(free_port(port), Err(RepairError::PortFree(_))));
+        assert!(matches!(free_port(port, &runs), Err(RepairError::PortFree(_))));
+    }
+
+    #[test]
+    fn only_the_mark_of_a_run_of_ours_counts() {
+        let start = |value: &str| {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("600").env(INSTANCE_VARIABLE, value).spawn().unwrap()
+        };
+        let (mut ours, mut foreign) = (start("run-a"), start("run-ab"));
+        let runs = BTreeSet::from(["run-a".to_owned()]);
+        let pid = |child: &std::process::Child| i32::try_from(child.id()).unwrap();
+        let found = (carries_mark(pid(&ours), &runs), carries_mark(pid(&foreign), &runs));
+        for child in [&mut ours, &mut foreign] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert_eq!(found, (true, false));
     }
 }

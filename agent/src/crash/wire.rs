@@ -8,7 +8,9 @@ use zlh_crash::changes::{Change, ChangeKind, Changes};
 use zlh_crash::{Action, Analysis, Cause, Class, Source};
 
 /// Fills in what was found; the facts of the exit stay as they are.
-pub(super) fn fill(record: &mut CrashRecord, analysis: Analysis, changes: Option<Changes>) {
+///
+/// `java`: whether the server runs with a Java that the agent installed.
+pub(super) fn fill(record: &mut CrashRecord, analysis: Analysis, changes: Option<Changes>, java: bool) {
     record.explained = true;
     if let Some(class) = analysis.classification {
         record.classification = class_word(class).to_owned();
@@ -21,7 +23,7 @@ pub(super) fn fill(record: &mut CrashRecord, analysis: Analysis, changes: Option
     record.remedy = analysis
         .remedy
         .into_iter()
-        .map(|step| CrashRemedy { text: step.text, action: step.action.map(action) })
+        .map(|step| CrashRemedy { text: step.text, action: step.action.map(|one| action(one, java)) })
         .collect();
     record.culprit = analysis
         .culprit
@@ -97,13 +99,12 @@ fn source_word(source: Source) -> &'static str {
     }
 }
 
-fn action(action: Action) -> CrashAction {
+fn action(action: Action, java: bool) -> CrashAction {
     let plain = |id, available| CrashAction { id, available, version: None, file: None, port: None };
     match action {
         Action::ReinstallServer => plain(CrashActionId::ReinstallServer, true),
-        // Which Java a version runs with is the catalog's to say.
         Action::SwitchJava { version } => {
-            CrashAction { version: Some(version), ..plain(CrashActionId::SwitchJava, false) }
+            CrashAction { version: Some(version), ..plain(CrashActionId::SwitchJava, java) }
         }
         Action::AcceptEula => plain(CrashActionId::AcceptEula, true),
         Action::DisableAddon { file } => {

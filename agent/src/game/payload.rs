@@ -19,6 +19,9 @@ const LEAST_MEMORY_MB: u32 = 256;
 /// Most memory that is believed, MiB (4 TiB).
 const MOST_MEMORY_MB: u32 = 4 << 20;
 
+/// Major versions of Java that are believed.
+const JAVA_VERSIONS: std::ops::RangeInclusive<u32> = 8..=99;
+
 /// A game container's wish, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GameRequest {
@@ -29,6 +32,8 @@ pub(crate) struct GameRequest {
     pub port: u16,
     pub memory_mb: u32,
     pub accept_eula: bool,
+    /// Major version of Java, where it is not the catalog's to say.
+    pub java_version: Option<u32>,
 }
 
 /// Checks a payload. The problem names the field, the value and the rule.
@@ -76,6 +81,11 @@ pub(crate) fn check(config: &Config) -> Result<GameRequest, Problem> {
             "memory_mb is {memory_mb}: use {LEAST_MEMORY_MB} to {MOST_MEMORY_MB} (MiB)"
         )));
     }
+    if let Some(java) = config.java_version.filter(|java| !JAVA_VERSIONS.contains(java)) {
+        return Err(invalid(&format!(
+            "java_version is {java}: use a major version such as 17 or 21, or leave it out"
+        )));
+    }
     Ok(GameRequest {
         game: game.to_owned(),
         variant: variant.to_owned(),
@@ -84,6 +94,7 @@ pub(crate) fn check(config: &Config) -> Result<GameRequest, Problem> {
         port,
         memory_mb,
         accept_eula: config.accept_eula.unwrap_or(false),
+        java_version: config.java_version,
     })
 }
 
@@ -150,6 +161,7 @@ mod tests {
             (r#"{"java_path":"java/../../x"}"#, "java_path"),
             (r#"{"ports":[80]}"#, "ports"),
             (r#"{"memory_mb":3}"#, "memory_mb"),
+            (r#"{"java_version":1}"#, "java_version"),
             (r#"{"admin_pass":"********"}"#, "admin_pass"),
             (r#"{"container_type":"dev"}"#, "container_type"),
         ] {

@@ -23,6 +23,9 @@ const MAX_OPEN_FILES: u64 = 65_536;
 /// How much sooner than the agent a game is chosen by the kernel when memory runs out.
 const OOM_SCORE_ADJ: i32 = 200;
 
+/// Id of the runtime whose major version a payload may choose.
+pub(crate) const JAVA: &str = "java";
+
 /// Schema of the stored record.
 pub(crate) const SCHEMA: u32 = 1;
 
@@ -39,6 +42,9 @@ pub(crate) struct Installed {
     pub fetches_upstream: bool,
     pub plan: LaunchPlan,
     pub runtime: Option<InstalledRuntime>,
+    /// The Java that was asked for instead of the catalog's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub java_version: Option<u32>,
     /// The unpacked server tree.
     pub server: Option<PathBuf>,
     /// Verified files by name.
@@ -60,6 +66,7 @@ impl Installed {
     pub(crate) fn serves(&self, request: &GameRequest) -> bool {
         (&self.game, &self.variant, &self.version, &self.world)
             == (&request.game, &request.variant, &request.version, &request.world)
+            && self.java_version == request.java_version
     }
 
     /// The values of its templates.

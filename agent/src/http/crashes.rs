@@ -68,12 +68,15 @@ pub(crate) async fn act(
             format!("the remedy of crash {} has no action {}; {what}", crash.id, quoted(&action)),
         ));
     };
-    let repair = repair(wanted).ok_or_else(|| {
-        Failure::new(
-            ErrorCode::WrongState,
-            format!("this agent cannot do {action} by itself: follow the step's text"),
-        )
-    })?;
+    let repair = Some(wanted)
+        .filter(|action| action.available)
+        .and_then(|action| repair(action))
+        .ok_or_else(|| {
+            Failure::new(
+                ErrorCode::WrongState,
+                format!("this agent cannot do {action} by itself: follow the step's text"),
+            )
+        })?;
     Ok(accepted(app.handle.request(Verb::Repair { repair, server: crash.server }).await?))
 }
 
@@ -83,7 +86,8 @@ fn repair(action: &CrashAction) -> Option<Repair> {
         CrashActionId::AcceptEula => Some(Repair::AcceptEula),
         CrashActionId::DisableAddon => action.file.clone().map(Repair::DisableAddon),
         CrashActionId::FreePort => action.port.map(Repair::FreePort),
-        CrashActionId::SwitchJava | CrashActionId::RestoreRegion => None,
+        CrashActionId::SwitchJava => action.version.map(Repair::SwitchJava),
+        CrashActionId::RestoreRegion => None,
     }
 }
 

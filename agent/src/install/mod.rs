@@ -14,6 +14,7 @@
 mod catalog;
 mod installer;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
@@ -25,11 +26,11 @@ use slog::{Logger, info, warn};
 use zlh_artifacts::{
     FetchError, Fetcher, Install, InstallError as StoreError, Limits, Owner, PlaceError, Store, place_file,
 };
-use zlh_catalog::{Artifact, Id, InstallStep, LookupError, RelPath};
+use zlh_catalog::{Artifact, Id, InstallStep, LookupError, RelPath, Requirement, VersionRange};
 
 use crate::config::AgentConfig;
 use crate::game::payload::GameRequest;
-use crate::game::plan::{Installed, InstalledRuntime};
+use crate::game::plan::{Installed, InstalledRuntime, JAVA};
 use crate::paths::Paths;
 use crate::users::UserError;
 use crate::workload::{Shelf, game_user, make_game_root};
@@ -50,14 +51,14 @@ pub(crate) enum InstallError {
     Lookup(#[from] LookupError),
     /// No version of a runtime will do.
     #[error(
-        "the catalog has no {runtime} that satisfies `{range}`, which {what} needs: add one to the artifact server"
+        "the catalog has no {runtime} that satisfies `{range}`, which {what}: add one to the artifact server"
     )]
     NoRuntime {
         /// Runtime.
         runtime: String,
         /// Versions wanted.
         range: String,
-        /// Who needs it.
+        /// Who needs it, with the verb.
         what: String,
     },
     /// A file could not be fetched, or is not what the catalog says.
@@ -129,13 +130,15 @@ impl Job {
         let entry = catalog.game_version(&request.game, &request.variant, &request.version)?;
         let variant = Id::new(&request.variant).map_err(|error| invalid(&error))?;
         let plan = catalog.plan_for(&variant, entry)?.into_owned();
-        let runtime = match catalog.requirement_for(&variant, entry) {
+        let runtime = match catalog.requirement_for(&variant, entry).map(|needed| wished(needed, request)) {
             None => None,
-            Some(needed) => Some(catalog.runtime_for(&needed).ok_or_else(|| InstallError::NoRuntime {
-                runtime: needed.runtime.to_string(),
-                range: needed.version.to_string(),
-                what: request.label(),
-            })?),
+            Some((needed, what)) => {
+                Some(catalog.runtime_for(&needed).ok_or_else(|| InstallError::NoRuntime {
+                    runtime: needed.runtime.to_string(),
+                    range: needed.version.to_string(),
+                    what,
+                })?)
+            }
         };
         let mut warnings = loaded.warnings;
         if entry.fetches_upstream {
@@ -185,6 +188,7 @@ impl Job {
             fetches_upstream: entry.fetches_upstream,
             plan,
             runtime,
+            java_version: request.java_version,
             server: None,
             files: files.iter().map(|(name, (_, path))| (name.clone(), path.clone())).collect(),
             warnings,
@@ -329,6 +333,17 @@ impl Tree {
         .await?;
         drop(guard);
         Ok(tree?)
+    }
+}
+
+/// The runtime to run with, and who says so: the catalog, or who configured another Java.
+fn wished<'c>(needed: Cow<'c, Requirement>, request: &GameRequest) -> (Cow<'c, Requirement>, String) {
+    match request.java_version.map(|java| VersionRange::parse(java.to_string())) {
+        Some(Ok(version)) if needed.runtime.as_str() == JAVA => {
+            let wish = Requirement { runtime: needed.runtime.clone(), version };
+            (Cow::Owned(wish), format!("{} is configured to run with (java_version)", request.label()))
+        }
+        _ => (needed, format!("{} needs", request.label())),
     }
 }
 

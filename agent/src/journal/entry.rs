@@ -121,6 +121,13 @@ pub(crate) enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         restart_after_s: Option<u64>,
     },
+    /// What ended a run, as far as the evidence tells; of several for one run the last counts.
+    Explained {
+        instance: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<String>,
+        title: String,
+    },
     /// Nothing runs, and a person has to look.
     GaveUp { why: String },
     /// The container was restarted under the workload.
@@ -201,7 +208,9 @@ impl What {
             Self::Silent { why } | Self::NotReady { why } | Self::GaveUp { why } | Self::Degraded { why } => {
                 shorten(why);
             }
-            Self::OperationEnded { error: Some(text), .. } | Self::Installed { what: text } => shorten(text),
+            Self::OperationEnded { error: Some(text), .. }
+            | Self::Installed { what: text }
+            | Self::Explained { title: text, .. } => shorten(text),
             Self::Exit(exit) => exit.lost.iter_mut().for_each(shorten),
             _ => {}
         }

@@ -42,6 +42,10 @@ impl Collector {
         if let What::Gap { lost, .. } = entry.what {
             self.lost = self.lost.saturating_add(lost);
         }
+        if let What::Explained { instance, cause, title } = entry.what {
+            self.explain(&instance, cause, title);
+            return;
+        }
         if !news || self.query.before.is_some_and(|before| entry.seq >= before) {
             return;
         }
@@ -54,6 +58,17 @@ impl Collector {
         }
         if self.events.len() > self.query.limit {
             self.dropped = self.events.pop_front().map(|(at, ..)| at);
+        }
+    }
+
+    /// An explanation belongs to its crash, wherever a page ends.
+    fn explain(&mut self, instance: &str, cause: Option<String>, title: String) {
+        let is_it = |event: &HistoryEvent| {
+            event.kind == HistoryKind::Crash && event.instance.as_deref() == Some(instance)
+        };
+        if let Some((_, crash, _)) = self.events.iter_mut().rev().find(|(_, event, _)| is_it(event)) {
+            crash.cause = cause;
+            crash.detail = Some(title).filter(|title| !title.is_empty());
         }
     }
 
@@ -115,6 +130,7 @@ fn event(entry: Entry) -> Option<HistoryEvent> {
         kind: HistoryKind::Gap,
         instance: None,
         detail: None,
+        cause: None,
         operation: None,
         exit: None,
         count: None,
@@ -199,7 +215,7 @@ fn event(entry: Entry) -> Option<HistoryEvent> {
             event.count = Some(lost);
             HistoryKind::Gap
         }
-        What::Alive { .. } | What::Absent { .. } | What::Foreign => return None,
+        What::Alive { .. } | What::Absent { .. } | What::Explained { .. } | What::Foreign => return None,
     };
     Some(event)
 }

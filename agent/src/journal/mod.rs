@@ -24,7 +24,7 @@ mod store;
 mod summary;
 mod timeline;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -151,6 +151,13 @@ impl Journal {
         })
         .await
         .map_err(|_| JournalError::Gone)?
+    }
+
+    /// The runs this agent and earlier ones began here, as far as the journal goes back.
+    pub(crate) async fn runs(&self) -> Result<BTreeSet<String>, JournalError> {
+        let _turn = self.shared.readers.acquire().await.map_err(|_| JournalError::Gone)?;
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || shared.runs()).await.map_err(|_| JournalError::Gone)?
     }
 
     /// Writes what waits, for at most `patience`. Entries that come later stay in memory.
@@ -282,6 +289,19 @@ impl Shared {
             }
             queue = wait(&self.wake, queue, Some(left));
         }
+    }
+
+    fn runs(&self) -> Result<BTreeSet<String>, JournalError> {
+        let files = lock(&self.disk).store.as_ref().map_or(Vec::new(), |store| store.readable());
+        let mut runs = BTreeSet::new();
+        let mut take = |what| {
+            if let What::Start { instance, .. } = what {
+                runs.insert(instance);
+            }
+        };
+        read::scan(&files, |entry| take(entry.what))?;
+        lock(&self.queue).pending.iter().for_each(|(_, what)| take(what.clone()));
+        Ok(runs)
     }
 
     fn read(&self, query: Query) -> Result<History, JournalError> {

@@ -139,3 +139,60 @@ async fn a_full_journal_is_summed_up_in_a_moment() {
     assert!(took < Duration::from_secs(2), "{took:?}");
     journal.close(PATIENCE);
 }
+
+fn crash(instance: &str) -> What {
+    let ended = Stamp::now("0.0");
+    What::Exit(Box::new(Exit {
+        instance: instance.to_owned(),
+        ended,
+        code: Some(1),
+        signal: 0,
+        signal_name: None,
+        uptime_ms: 1000,
+        was_ready: false,
+        by: None,
+        lost: None,
+        oom: false,
+    }))
+}
+
+fn start(instance: &str) -> What {
+    What::Start { instance: instance.to_owned(), attempt: 1, why: Why::Operation }
+}
+
+fn explained(instance: &str, cause: &str) -> What {
+    let title = format!("because of {cause}");
+    What::Explained { instance: instance.to_owned(), cause: Some(cause.to_owned()), title }
+}
+
+#[tokio::test]
+async fn an_explanation_belongs_to_its_crash_wherever_a_page_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path(), quiet());
+    for what in [start("a"), crash("a"), explained("a", "silent"), start("b"), crash("b")] {
+        journal.record(what);
+    }
+    // Late, and better than the first.
+    for what in [explained("a", "java_too_old"), explained("b", "disk_full"), explained("gone", "x")] {
+        journal.record(what);
+    }
+    let told = |history: &History| {
+        let crashes = history.events.iter().filter(|event| event.kind == HistoryKind::Crash);
+        crashes.map(|one| (one.cause.clone().unwrap_or_default(), one.detail.clone())).collect::<Vec<_>>()
+    };
+    let one = |cause: &str| (cause.to_owned(), Some(format!("because of {cause}")));
+    let all_of_it = journal.history(all()).await.unwrap();
+    assert_eq!(told(&all_of_it), [one("java_too_old"), one("disk_full")]);
+    assert_eq!(all_of_it.events.len(), 4, "an explanation is no event of its own");
+    // A page that ends before the explanation was written.
+    let before = all_of_it.events.iter().find(|event| event.instance.as_deref() == Some("b")).unwrap().seq;
+    let page = journal.history(Query { before: Some(before), ..all() }).await.unwrap();
+    assert_eq!(told(&page), [one("java_too_old")]);
+    let runs: Vec<String> = journal.runs().await.unwrap().into_iter().collect();
+    assert_eq!(runs, ["a", "b"]);
+    journal.close(PATIENCE);
+    let again = Journal::open(dir.path(), quiet());
+    assert_eq!(told(&again.history(all()).await.unwrap()), told(&all_of_it));
+    assert_eq!(again.runs().await.unwrap().len(), 2);
+    again.close(PATIENCE);
+}

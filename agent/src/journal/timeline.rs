@@ -99,7 +99,10 @@ impl Timeline {
         }
         let news = self.understand(&entry.what, at);
         // An agent that comes back says nothing about what ran while there was none.
-        if !matches!(entry.what, What::AgentStarted { .. } | What::Swept {} | What::Absent { .. }) {
+        if !matches!(
+            entry.what,
+            What::AgentStarted { .. } | What::Swept {} | What::Absent { .. } | What::Explained { .. }
+        ) {
             self.evidence = Some(at);
         }
         match &entry.what {
@@ -180,6 +183,7 @@ impl Timeline {
             What::AgentStarted { .. }
             | What::AgentLeft { .. }
             | What::Crash { .. }
+            | What::Explained { .. }
             | What::OperationBegan { .. }
             | What::OperationEnded { .. }
             | What::Installed { .. }

@@ -131,7 +131,7 @@ pub(super) enum Event {
     /// The readiness probe has news.
     Probe { instance: String, seen: Seen },
     /// A crash was explained, or its explanation amended.
-    Explained(Box<CrashRecord>),
+    Explained { instance: String, record: Box<CrashRecord> },
     /// A repair that took its time has ended.
     Repaired { operation: String, result: Result<(), String> },
 }

@@ -76,7 +76,7 @@ impl Driver {
                     self.attach(shim, run.ready_since);
                 }
             }
-            Event::Explained(record) => self.explained(*record),
+            Event::Explained { instance, record } => self.explained(&instance, *record),
             Event::Repaired { operation, result } => self.repaired(&operation, result),
             Event::Probe { instance, seen } => {
                 if self.run.as_ref().is_some_and(|run| run.instance == instance) {

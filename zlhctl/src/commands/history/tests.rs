@@ -26,7 +26,8 @@ fn history() -> History {
         ],
         "events": [
             {"seq": 1, "time": "2025-12-31T23:00:00Z", "kind": "agent_started", "detail": "0.1.0"},
-            {"seq": 2, "time": "2026-01-28T03:00:00Z", "kind": "crash", "instance": "a", "exit": {
+            {"seq": 2, "time": "2026-01-28T03:00:00Z", "kind": "crash", "instance": "a",
+                "cause": "kernel_oom", "detail": "The kernel killed it for memory", "exit": {
                 "code": null, "signal": 9, "signalName": "SIGKILL", "uptimeSeconds": 529_200, "wasReady": true,
                 "outOfMemory": true, "seen": "2026-01-28T03:10:00Z"}},
             {"seq": 3, "time": "2026-01-28T03:10:00Z", "kind": "restart", "count": 1, "seconds": 30},
@@ -69,7 +70,7 @@ WINDOW  UPTIME    READY   STOPPED  DOWN     STARTS  CRASHES  LONGEST  BETWEEN
 # ready  + starting  . stopped on request  x partly down  X down  blank: unknown
 
 TIME             EVENT    DETAILS
-Jan 28 03:00:00  crashed  SIGKILL, out of memory after 6d 3h; no agent was there
+Jan 28 03:00:00  crashed  The kernel killed it for memory (SIGKILL, out of memory after 6d 3h; no agent was there)
 Jan 28 03:10:00  restart  crash 1 in a row, starts again after 30s
 03:34:50         ready    1m 30s after its start (the clock said 2025-01-31T03:34:50Z)
 ";
