@@ -12,15 +12,13 @@ use zlh_api::Players;
 use zlh_catalog::Probe;
 
 use super::slp;
+use crate::clock;
 
 /// Between two questions while the answer is awaited: readiness is known this soon.
 const EAGER: Duration = Duration::from_millis(100);
 
 /// Questions under way at once while the answer is awaited.
 const QUESTIONS: usize = 32;
-
-/// Between two questions while all is well.
-const CALM: Duration = Duration::from_secs(5);
 
 /// Between two questions once it has stopped answering.
 const WORRIED: Duration = Duration::from_secs(1);
@@ -66,7 +64,10 @@ async fn follow(probe: Probe, port: u16, seen: &mpsc::Sender<Seen>) {
     let _ = seen.send(Seen::Occupied(occupied)).await;
     let mut failures = 0;
     loop {
-        tokio::time::sleep(if failures == 0 { CALM } else { WORRIED }).await;
+        match failures {
+            0 => clock::beat().await,
+            _ => tokio::time::sleep(WORRIED).await,
+        }
         let news = match ask(probe, port).await {
             Ok(somebody) => {
                 failures = 0;

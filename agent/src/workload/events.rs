@@ -16,6 +16,7 @@ use super::orphan::End;
 use super::regain::is_frozen;
 use super::shim_client::ShimClient;
 use super::stored::BootTime;
+use crate::clock;
 use crate::errors::chain;
 use crate::game::plan::Installed;
 use crate::game::probe::Seen;
@@ -307,7 +308,11 @@ async fn watch_over(
     let mut looks = 0;
     // The connection is gone when nobody can publish a status any more.
     while status.has_changed().is_ok() {
-        tokio::time::sleep(WATCH_OVER).await;
+        // Nobody waits for this: a stop does not trust a shim that does not answer.
+        match looks {
+            0 => clock::beat().await,
+            _ => tokio::time::sleep(LOOK_AGAIN).await,
+        }
         looks = if is_frozen(&shim) { looks + 1 } else { 0 };
         if looks == FROZEN_LOOKS {
             drop(events.send(Event::ShimStuck { connection, distrust: None }).await);
@@ -316,8 +321,8 @@ async fn watch_over(
     }
 }
 
-/// Between two looks at the shim's process.
-const WATCH_OVER: Duration = Duration::from_millis(500);
+/// Between two looks once it was found stopped.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Looks in a row that find it stopped: a moment is nobody's trouble.
 const FROZEN_LOOKS: u32 = 3;
