@@ -170,6 +170,9 @@ pub enum HistoryKind {
     OperationEnded,
     /// Files were put in place; `detail` is which.
     Installed,
+    /// Somebody typed a line into the console: `who` and, in `detail`, what; `count` lines
+    /// before it were too many to be kept here, and stand in the agent's log.
+    Command,
     /// Something of the supervision was lost; `detail` says what.
     Degraded,
     /// It is whole again.
@@ -200,6 +203,9 @@ pub struct HistoryEvent {
     /// Of a crash: the cause, as in `GET /crashes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// Of a command: who typed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
     /// The operation it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<HistoryOperation>,

@@ -6,6 +6,7 @@
 //! what the deployed callers send and read.
 
 mod config;
+mod console;
 mod crash;
 mod history;
 mod operation;
@@ -16,6 +17,7 @@ mod status;
 pub mod client;
 
 pub use config::{Config, ContainerType, MASK};
+pub use console::{CONSOLE_PROTOCOL, CommandOutput, ConsoleControl, ConsoleCrash, ConsoleEvent};
 pub use crash::{
     CrashAction, CrashActionId, CrashChange, CrashContributing, CrashCulprit, CrashDependency, CrashEvidence,
     CrashJava, CrashPlace, CrashRecord, CrashRemedy, Crashes,

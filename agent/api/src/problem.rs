@@ -43,6 +43,8 @@ pub enum ErrorCode {
     Busy,
     /// Too many wrong tokens; wait as `Retry-After` says.
     TooManyAttempts,
+    /// Too many requests from one caller; wait as `Retry-After` says.
+    TooManyRequests,
     /// A fault of the agent or its machine.
     Internal,
 }
@@ -78,7 +80,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::OperationInProgress | Self::NotConfigured | Self::NotRunning | Self::WrongState => 409,
             Self::BodyTooLarge => 413,
-            Self::TooManyAttempts => 429,
+            Self::TooManyAttempts | Self::TooManyRequests => 429,
             Self::Internal => 500,
             Self::StdinBusy | Self::NotReady | Self::Busy => 503,
         }

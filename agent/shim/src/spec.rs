@@ -100,7 +100,7 @@ pub struct ConsoleLimits {
 
 impl Default for ConsoleLimits {
     fn default() -> Self {
-        Self { segment_bytes: 1 << 20, segments: 16 }
+        Self { segment_bytes: 1 << 20, segments: 64 }
     }
 }
 

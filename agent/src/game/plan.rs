@@ -15,7 +15,7 @@ use crate::users::GameUser;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Size of a game's terminal: wide enough that servers do not wrap their lines.
-const SIZE: Size = Size { rows: 50, cols: 200 };
+pub(crate) const SIZE: Size = Size { rows: 50, cols: 200 };
 
 /// Open files a game may have.
 const MAX_OPEN_FILES: u64 = 65_536;

@@ -116,6 +116,56 @@ impl Throttle {
     }
 }
 
+/// A budget that fills up again with time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    pub(crate) fn full(burst: f64, now: Instant) -> Self {
+        Self { left: burst, at: now }
+    }
+
+    /// Takes one, or says after how long there is one.
+    pub(crate) fn take(&mut self, burst: f64, a_second: f64, now: Instant) -> Result<(), Duration> {
+        let gone = now.saturating_duration_since(self.at).as_secs_f64();
+        self.left = (self.left + gone * a_second).min(burst);
+        self.at = now;
+        if self.left < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - self.left) / a_second));
+        }
+        self.left -= 1.0;
+        Ok(())
+    }
+}
+
+/// Commands by source.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    buckets: Mutex<HashMap<Source, Bucket>>,
+}
+
+impl Pace {
+    /// One more command of this source, or how long it has to wait.
+    pub(crate) fn take(&self, source: Source, now: Instant) -> Result<(), Duration> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= MAX_SOURCES && !buckets.contains_key(&source) {
+            // Whoever has been silent for longest has a full bucket again, or nearly so.
+            if let Some(oldest) = buckets.iter().min_by_key(|(_, one)| one.at).map(|(source, _)| *source) {
+                buckets.remove(&oldest);
+            }
+        }
+        let bucket = buckets.entry(source).or_insert_with(|| Bucket::full(COMMANDS, now));
+        bucket.take(COMMANDS, COMMANDS_A_SECOND, now)
+    }
+}
+
+/// Commands of one source at once, and how many more each second.
+pub(crate) const COMMANDS: f64 = 100.0;
+const COMMANDS_A_SECOND: f64 = 20.0;
+
 /// Wrong tokens of one source within [`WINDOW`] before its tokens are not looked at any more.
 const MAX_FAILURES: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
@@ -142,6 +192,23 @@ mod tests {
         assert_eq!(throttle.wait(remote(2), start + Duration::from_secs(10)), None);
         assert_eq!(throttle.wait(remote(1), start + Duration::from_secs(60)), None);
         assert!(!throttle.failed(remote(1), start + Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn commands_have_a_pace_and_the_map_of_them_a_bound() {
+        let pace = Pace::default();
+        let start = Instant::now();
+        let taken = (0..1000).filter(|_| pace.take(remote(1), start).is_ok()).count();
+        assert_eq!(taken, 100);
+        let wait = pace.take(remote(1), start).unwrap_err();
+        assert!(wait > Duration::ZERO && wait <= Duration::from_millis(50), "{wait:?}");
+        assert!(pace.take(remote(2), start).is_ok(), "another one's pace is his own");
+        let later = start + Duration::from_secs(1);
+        assert_eq!((0..1000).filter(|_| pace.take(remote(1), later).is_ok()).count(), 20);
+        for index in 0..5000 {
+            let _ = pace.take(remote(index), later + Duration::from_millis(u64::from(index)));
+        }
+        assert_eq!(pace.buckets.lock().unwrap().len(), MAX_SOURCES);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! the process down, and none can hold a connection without bounds.
 
 mod access;
+mod audit;
 mod body;
 mod config;
 mod console;
@@ -40,7 +41,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::access::Policy;
-use self::limits::{Quota, Throttle};
+use self::audit::Audit;
+use self::limits::{Pace, Quota, Throttle};
 use crate::config::AgentConfig;
 use crate::workload::Handle;
 
@@ -60,6 +62,8 @@ struct Inner {
     viewers: Arc<Semaphore>,
     quota: Arc<Quota>,
     throttle: Throttle,
+    pace: Pace,
+    audit: Audit,
     log: Logger,
 }
 
@@ -113,6 +117,7 @@ impl App {
     }
 
     fn with(handle: Handle, policy: Policy, limits: Limits, log: Logger) -> Self {
+        let audit = Audit::new(handle.journal().clone(), log.clone());
         Self(Arc::new(Inner {
             handle,
             policy,
@@ -120,6 +125,8 @@ impl App {
             viewers: Arc::new(Semaphore::new(limits.viewers)),
             quota: Arc::default(),
             throttle: Throttle::default(),
+            pace: Pace::default(),
+            audit,
             limits,
             log,
         }))

@@ -15,6 +15,10 @@ use utoipa::openapi::{
     schema::ObjectBuilder,
 };
 
+use utoipa::ToSchema;
+use utoipa::openapi::Schema;
+use zlh_api::{ConsoleControl, ConsoleEvent};
+
 use super::problem::MEDIA_TYPE;
 
 /// This document.
@@ -34,6 +38,10 @@ pub(crate) fn document() -> String {
     text + "\n"
 }
 
+fn described<T: ToSchema>() -> (String, RefOr<Schema>) {
+    (T::name().into_owned(), T::schema())
+}
+
 /// Adds what holds for every route.
 fn complete(api: &mut OpenApi) {
     api.info = InfoBuilder::new()
@@ -49,6 +57,10 @@ fn complete(api: &mut OpenApi) {
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("`token` of the agent's configuration, if it has one"));
     components.security_schemes.insert("token".to_owned(), RefOr::T(SecurityScheme::Http(scheme.build())));
+    // What a WebSocket carries is in no operation's description.
+    let mut schemas = vec![described::<ConsoleEvent>(), described::<ConsoleControl>()];
+    ConsoleEvent::schemas(&mut schemas);
+    components.schemas.extend(schemas);
     for (name, _, description) in COMMON.iter().chain(OF_BODIES) {
         components.responses.insert((*name).to_owned(), RefOr::T(refusal(name, description)));
     }

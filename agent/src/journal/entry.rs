@@ -144,6 +144,13 @@ pub(crate) enum What {
     },
     /// Files were put in place.
     Installed { what: String },
+    /// Somebody typed a line; `unnoted`: so many before it had no room here.
+    Command {
+        who: String,
+        line: String,
+        #[serde(default)]
+        unnoted: u64,
+    },
     /// Part of the supervision was lost.
     Degraded { why: String },
     /// It is whole again.
@@ -210,7 +217,8 @@ impl What {
             }
             Self::OperationEnded { error: Some(text), .. }
             | Self::Installed { what: text }
-            | Self::Explained { title: text, .. } => shorten(text),
+            | Self::Explained { title: text, .. }
+            | Self::Command { line: text, .. } => shorten(text),
             Self::Exit(exit) => exit.lost.iter_mut().for_each(shorten),
             _ => {}
         }

@@ -131,6 +131,7 @@ fn event(entry: Entry) -> Option<HistoryEvent> {
         instance: None,
         detail: None,
         cause: None,
+        who: None,
         operation: None,
         exit: None,
         count: None,
@@ -205,6 +206,12 @@ fn event(entry: Entry) -> Option<HistoryEvent> {
         What::Installed { what } => {
             event.detail = Some(what);
             HistoryKind::Installed
+        }
+        What::Command { who, line, unnoted } => {
+            event.who = Some(who);
+            event.detail = Some(line);
+            event.count = Some(unnoted).filter(|unnoted| *unnoted > 0);
+            HistoryKind::Command
         }
         What::Degraded { why } => {
             event.detail = Some(why);

@@ -184,6 +184,7 @@ impl Timeline {
             | What::AgentLeft { .. }
             | What::Crash { .. }
             | What::Explained { .. }
+            | What::Command { .. }
             | What::OperationBegan { .. }
             | What::OperationEnded { .. }
             | What::Installed { .. }

@@ -13,6 +13,7 @@ use super::operations::Operations;
 use super::snapshot::Snapshot;
 use crate::console::Console;
 use crate::crash::Archive;
+use crate::game::plan::SIZE;
 use crate::journal::Journal;
 
 /// A mutating request.
@@ -171,6 +172,11 @@ impl Handle {
     /// The console log.
     pub(crate) fn console(&self) -> &Console {
         &self.console
+    }
+
+    /// Columns and rows of the terminal.
+    pub(crate) fn terminal_size(&self) -> (u16, u16) {
+        (SIZE.cols, SIZE.rows)
     }
 
     /// What became of the workload so far.

@@ -34,6 +34,7 @@ fn course(history: &History) -> Vec<HistoryKind> {
         HistoryKind::AgentStarted,
         HistoryKind::AgentLeft,
         HistoryKind::Installed,
+        HistoryKind::Command,
     ];
     history.events.iter().map(|event| event.kind).filter(|kind| !aside.contains(kind)).collect()
 }

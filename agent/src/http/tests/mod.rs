@@ -6,4 +6,6 @@ mod console_log;
 mod crashes;
 mod fixture;
 mod routes;
+mod typing;
 mod viewer;
+mod viewer_v1;

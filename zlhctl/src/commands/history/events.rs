@@ -9,7 +9,7 @@ use zlh_api::{HistoryEvent, HistoryExit, HistoryKind, OperationKind, OperationSt
 use crate::commands::operations::kind;
 use crate::printer::Paint;
 use crate::ui::table::{Cell, Table};
-use crate::ui::units;
+use crate::ui::{escape, units};
 
 /// Whether it belongs in a short list: not, what another line of it says as well.
 pub(super) fn matters(event: &HistoryEvent) -> bool {
@@ -18,7 +18,7 @@ pub(super) fn matters(event: &HistoryEvent) -> bool {
         HistoryKind::OperationBegan => operation.is_some_and(|o| o.kind == OperationKind::Install),
         HistoryKind::OperationEnded => operation
             .is_some_and(|o| o.state == Some(OperationState::Failed) && o.kind == OperationKind::Install),
-        HistoryKind::AgentLeft => false,
+        HistoryKind::AgentLeft | HistoryKind::Command => false,
         _ => true,
     }
 }
@@ -70,6 +70,7 @@ fn what(event: &HistoryEvent) -> (&'static str, Paint) {
         HistoryKind::OperationBegan => ("began", Paint::Plain),
         HistoryKind::OperationEnded => ("done", Paint::Plain),
         HistoryKind::Installed => ("installed", Paint::Plain),
+        HistoryKind::Command => ("command", Paint::Plain),
         HistoryKind::Degraded => ("degraded", Paint::Busy),
         HistoryKind::Recovered => ("recovered", Paint::Good),
         HistoryKind::Gap => ("gap", Paint::Busy),
@@ -122,6 +123,11 @@ fn details(event: &HistoryEvent) -> String {
             };
             let why = if detail.is_empty() { String::new() } else { format!(": {detail}") };
             format!("{}{state}{why}", kind(operation.kind))
+        }
+        HistoryKind::Command => {
+            let more = event.count.map(|count| format!("; {count} before it are in the agent's log only"));
+            let who = event.who.as_deref().unwrap_or("somebody");
+            format!("{} (by {who}{})", escape::one_line(detail), more.unwrap_or_default())
         }
         HistoryKind::Gap => format!("{} entries had no room", event.count.unwrap_or(0)),
         HistoryKind::Silent
