@@ -192,12 +192,25 @@ pub(crate) struct Console {
     /// Key that leaves the console
     #[arg(long, value_name = "KEY", default_value = "ctrl-]", value_parser = crate::terminal::parse_key)]
     pub(crate) detach_key: crate::terminal::Key,
+    /// Also record what is shown, as asciicast v2; the file must not exist yet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Send {
     #[command(flatten)]
     pub(crate) one: One,
+    /// Print what the server answers, for at most this time [default without TIME: 5s]
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "5s",
+        value_parser = parse_duration
+    )]
+    pub(crate) wait: Option<Duration>,
     /// The line to send; words are joined by one blank
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
@@ -205,12 +218,20 @@ pub(crate) struct Send {
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
-    #[command(flatten)]
-    pub(crate) one: One,
+    /// Names, URLs or HOST:PORTs
+    #[arg(value_name = "NAME", required_unless_present = "labels")]
+    pub(crate) names: Vec<String>,
+    /// Only agents with this label; may be repeated
+    #[arg(short, long = "label", id = "labels", value_name = "LABEL=VALUE", value_parser = parse_label)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Only lines that contain this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) grep: Option<String>,
     /// How many lines from the end
     #[arg(
         short = 'n',
         long = "lines",
+        visible_alias = "tail",
         value_name = "LINES",
         default_value_t = 100,
         conflicts_with = "since"
@@ -452,16 +473,19 @@ Examples:
 
 const CONSOLE_EXAMPLES: &str = "\
 On a terminal every key goes to the server, until the detach key. Otherwise
-lines are read from standard input and sent one by one.
+lines are read from standard input and sent one by one. A console whose connection
+breaks, or whose agent is restarted, comes back by itself and misses nothing.
 
 Examples:
   zlhctl console lobby
+  zlhctl console lobby --record evening.cast
   zlhctl console lobby --detach-key ctrl-q
   printf 'say backup in 5 minutes\\nsave-all\\n' | zlhctl console lobby";
 
 const SEND_EXAMPLES: &str = "\
 Examples:
   zlhctl send lobby say dinner is ready
+  zlhctl send --wait lobby list
   zlhctl send lobby 'whitelist add Alice'";
 
 const LOGS_EXAMPLES: &str = "\
@@ -470,6 +494,7 @@ Offsets are bytes and never reset, so a reader can go on where it stopped.
 Examples:
   zlhctl logs lobby -n 20
   zlhctl logs lobby -f
+  zlhctl logs -f -l site=a --grep ERROR
   zlhctl logs lobby --since 1048576";
 
 const WAIT_EXAMPLES: &str = "\

@@ -13,13 +13,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use zlh_shim::console_log::Reader;
 
 use crate::workload::ShimClient;
 
 /// Bytes one look back for line starts reads at most.
 const TAIL_WINDOW: u64 = 8 << 20;
+
+/// Reads at once.
+const TURNS: usize = 8;
 
 /// A piece of the log.
 #[derive(Debug, Clone)]
@@ -36,6 +39,8 @@ pub(crate) struct Console {
     dir: Arc<PathBuf>,
     head: watch::Receiver<u64>,
     shim: watch::Receiver<Option<ShimClient>>,
+    /// Reads of the disk at once: each takes a thread, whoever waits takes none.
+    turns: Arc<Semaphore>,
 }
 
 impl Console {
@@ -46,7 +51,7 @@ impl Console {
         head: watch::Receiver<u64>,
         shim: watch::Receiver<Option<ShimClient>>,
     ) -> Self {
-        Self { dir: Arc::new(dir.to_owned()), head, shim }
+        Self { dir: Arc::new(dir.to_owned()), head, shim, turns: Arc::new(Semaphore::new(TURNS)) }
     }
 
     /// The end of the log, and its every change.
@@ -66,7 +71,12 @@ impl Console {
             return Ok(Chunk { offset, bytes: Bytes::new() });
         }
         let dir = Arc::clone(&self.dir);
-        let read = move || Reader::new(&dir).read(offset, max);
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(io::Error::other)?;
+        let read = move || {
+            let piece = Reader::new(&dir).read(offset, max);
+            drop(turn);
+            piece
+        };
         let (at, bytes) = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
         if !bytes.is_empty() {
             return Ok(Chunk { offset: at, bytes: bytes.into() });

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
 use tungstenite::{Error, HandshakeError, Message, WebSocket};
+use zlh_api::{CONSOLE_PROTOCOL, ConsoleEvent};
 
 use super::wait::SOON;
 
@@ -18,6 +19,9 @@ pub struct Viewer {
     received: Vec<u8>,
     pings: u32,
     closed: bool,
+    has_offsets: bool,
+    offset: u64,
+    events: Vec<ConsoleEvent>,
 }
 
 /// Why no console was opened.
@@ -41,12 +45,21 @@ impl Viewer {
         }
         let stream = TcpStream::connect_timeout(&address, SOON).map_err(|error| other(&error))?;
         stream.set_read_timeout(Some(SOON)).map_err(|error| other(&error))?;
-        let (socket, _) = tungstenite::client(request, stream).map_err(|error| match error {
+        let (socket, answer) = tungstenite::client(request, stream).map_err(|error| match error {
             HandshakeError::Failure(Error::Http(answer)) => Refused::Status(answer.status().as_u16()),
             error => other(&error),
         })?;
         socket.get_ref().set_read_timeout(Some(TICK)).map_err(|error| other(&error))?;
-        Ok(Self { socket, received: Vec::new(), pings: 0, closed: false })
+        let protocol = answer.headers().get("sec-websocket-protocol");
+        Ok(Self {
+            socket,
+            received: Vec::new(),
+            pings: 0,
+            closed: false,
+            has_offsets: protocol.is_some_and(|protocol| protocol == CONSOLE_PROTOCOL),
+            offset: 0,
+            events: Vec::new(),
+        })
     }
 
     /// Types into the terminal.
@@ -62,6 +75,16 @@ impl Viewer {
     /// Everything received so far, as lines.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.received).replace("\r\n", "\n")
+    }
+
+    /// `zlh.console.v1`: the first byte not received yet.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// `zlh.console.v1`: control messages so far.
+    pub fn events(&self) -> &[ConsoleEvent] {
+        &self.events
     }
 
     /// Keepalives seen so far.
@@ -94,8 +117,20 @@ impl Viewer {
     /// One message, or nothing for a moment.
     fn receive(&mut self) {
         match self.socket.read() {
+            Ok(Message::Text(text)) if self.has_offsets => {
+                let event = serde_json::from_str(&text).expect("a control message");
+                if let ConsoleEvent::Offset { offset: next, .. } | ConsoleEvent::Dropped { to: next, .. } =
+                    event
+                {
+                    self.offset = next;
+                }
+                self.events.push(event);
+            }
             Ok(Message::Text(text)) => self.received.extend_from_slice(text.as_bytes()),
-            Ok(Message::Binary(bytes)) => self.received.extend_from_slice(&bytes),
+            Ok(Message::Binary(bytes)) => {
+                self.offset += bytes.len() as u64;
+                self.received.extend_from_slice(&bytes);
+            }
             Ok(Message::Ping(_)) => self.pings += 1,
             Ok(Message::Close(_)) => self.closed = true,
             Ok(_) => {}

@@ -7,8 +7,9 @@
 
 mod lines;
 mod raw;
+mod record;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::cli::Console;
 use crate::exit::Exit;
@@ -19,8 +20,9 @@ use crate::terminal;
 pub(crate) async fn run(options: &Console, targets: &Targets, printer: Printer) -> Result<Exit> {
     let (target, client) = targets.one(&options.one.name)?;
     if terminal::is_interactive() {
-        raw::run(&target.name, &client, options.detach_key, printer).await
+        raw::run(&target.name, &client, options.detach_key, options.record.as_deref(), printer).await
     } else {
+        ensure!(options.record.is_none(), "--record needs a terminal at both ends");
         lines::run(&client, printer).await
     }
 }

@@ -1,25 +1,63 @@
-//! `zlhctl logs`: the console log by byte offset, as harmless lines.
+//! `zlhctl logs`: console logs by byte offset, as harmless lines.
 //!
 //! Following survives an agent that restarts: it goes on at the offset it had
-//! reached, so nothing is missed and nothing is shown twice.
+//! reached, so nothing is missed and nothing is shown twice. Several servers are followed
+//! at once; each line then says whose it is.
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use futures_util::future::join_all;
 use zlh_api::client::{Client, ClientError, LogFollow, LogQuery};
 
 use crate::cli::Logs;
-use crate::exit::Exit;
-use crate::printer::Printer;
+use crate::exit::{Exit, Hint};
+use crate::printer::{Paint, Printer};
 use crate::target::Targets;
-use crate::ui::escape::Lines;
+use crate::ui::escape::{Lines, clean};
 
 pub(crate) async fn run(options: &Logs, targets: &Targets, printer: Printer) -> Result<Exit> {
-    let (_, client) = targets.one(&options.one.name)?;
     let query =
         LogQuery { since: options.since, tail_lines: options.since.is_none().then_some(options.lines) };
-    let mut reader = Reader { client, printer, lines: Lines::default() };
-    if options.follow { reader.follow(query).await } else { reader.print(query).await }
+    if let ([name], true) = (options.names.as_slice(), options.labels.is_empty()) {
+        let (_, client) = targets.one(name)?;
+        let mut reader = Reader::new(client, printer, options, None);
+        return if options.follow { reader.follow(query).await } else { reader.print(query).await };
+    }
+    let some = targets.some(&options.names, &options.labels)?;
+    ensure!(
+        options.since.is_none() || some.len() == 1,
+        "--since is an offset of one server's log: name one server"
+    );
+    let width = some.iter().map(|target| target.name.chars().count()).max().unwrap_or(0);
+    let (mut readers, total, mut failed) = (Vec::new(), some.len(), 0);
+    for (target, paint) in some.into_iter().zip(PAINTS.into_iter().cycle()) {
+        let name = clean(&target.name);
+        let prefix = format!("{} ", printer.painted(&format!("{name:width$} |"), paint));
+        match target.client {
+            Ok(client) => readers.push((name, Reader::new(client, printer, options, Some(prefix)))),
+            Err(error) => {
+                failed += 1;
+                printer.error(&error.context(name));
+            }
+        }
+    }
+    let read = readers.into_iter().map(|(name, mut reader)| async move {
+        let read = if options.follow { reader.follow(query).await } else { reader.print(query).await };
+        read.map_err(|error| printer.error(&error.context(name))).is_ok()
+    });
+    // Logs that end are not mixed; logs that go on are, line by line.
+    let all = if options.follow {
+        join_all(read).await
+    } else {
+        let mut all = Vec::new();
+        for one in read {
+            all.push(one.await);
+        }
+        all
+    };
+    failed += all.iter().filter(|well| !**well).count();
+    Ok(Exit::of(total, failed))
 }
 
 /// Prints pieces of one log in order.
@@ -27,9 +65,15 @@ struct Reader {
     client: Client,
     printer: Printer,
     lines: Lines,
+    prefix: Option<String>,
+    grep: Option<String>,
 }
 
 impl Reader {
+    fn new(client: Client, printer: Printer, options: &Logs, prefix: Option<String>) -> Self {
+        Self { client, printer, lines: Lines::default(), prefix, grep: options.grep.clone() }
+    }
+
     async fn print(&mut self, query: LogQuery) -> Result<Exit> {
         let mut chunk = self.client.console_log(query).await?;
         self.gap(query.since, chunk.offset);
@@ -43,7 +87,7 @@ impl Reader {
         }
         let mut rest = String::new();
         self.lines.finish(&mut rest);
-        self.printer.data(&rest)?;
+        self.show(&rest)?;
         Ok(Exit::Ok)
     }
 
@@ -52,11 +96,11 @@ impl Reader {
         self.gap(query.since, stream.next);
         loop {
             match self.drain(&mut stream).await? {
-                None => self.printer.note("the agent ended the log: waiting for it to come back"),
-                Some(error) => self.printer.note(&format!("{error}: waiting for it to come back")),
+                None => self.note("the agent ended the log: waiting for it to come back"),
+                Some(error) => self.note(&format!("{error}: waiting for it to come back")),
             }
             stream = self.again(stream.next).await?;
-            self.printer.note("connected again");
+            self.note("connected again");
         }
     }
 
@@ -84,7 +128,7 @@ impl Reader {
                     | ClientError::Timeout { .. }
                     | ClientError::Broken { .. },
                 ) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error).hint("`zlhctl status` shows how it is"),
             }
         }
     }
@@ -92,7 +136,26 @@ impl Reader {
     fn piece(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let mut text = String::with_capacity(bytes.len());
         self.lines.push(bytes, &mut text);
-        self.printer.data(&text)
+        self.show(&text)
+    }
+
+    /// Whole lines: the wanted ones, each with whose it is.
+    fn show(&self, text: &str) -> std::io::Result<()> {
+        if self.prefix.is_none() && self.grep.is_none() {
+            return self.printer.data(text);
+        }
+        let mut out = String::with_capacity(text.len());
+        let wanted = |line: &&str| self.grep.as_deref().is_none_or(|grep| line.contains(grep));
+        for line in text.lines().filter(wanted) {
+            out.push_str(self.prefix.as_deref().unwrap_or_default());
+            out.push_str(line);
+            out.push('\n');
+        }
+        self.printer.data(&out)
+    }
+
+    fn note(&self, text: &str) {
+        self.printer.note(&format!("{}{text}", self.prefix.as_deref().unwrap_or_default()));
     }
 
     /// What was asked for may have been rotated away.
@@ -103,5 +166,7 @@ impl Reader {
     }
 }
 
+/// Whose line it is: told by the name, and by a colour where there are colours.
+const PAINTS: [Paint; 4] = [Paint::Good, Paint::Busy, Paint::Bold, Paint::Bad];
 const RETRY: Duration = Duration::from_secs(1);
 const MAX_PIECES: usize = 10_000;

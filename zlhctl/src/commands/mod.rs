@@ -61,7 +61,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit> {
         }
         Command::Configure(options) => configure::run(&options, &targets, printer).await,
         Command::Console(options) => console::run(&options, &targets, printer).await,
-        Command::Send(options) => send::run(&options, &targets).await,
+        Command::Send(options) => send::run(&options, &targets, printer).await,
         Command::Logs(options) => logs::run(&options, &targets, printer).await,
         Command::Wait(options) => wait::run(&options, &targets, printer).await,
         Command::Players(one) => players::run(&one.name, &targets, printer).await,

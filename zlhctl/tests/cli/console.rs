@@ -64,3 +64,22 @@ async fn send_joins_words() {
     assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "", ""));
     assert_eq!(mock.asked(), ["command say -v dinner"]);
 }
+
+#[tokio::test]
+async fn lines_are_chosen_and_say_whose_they_are() {
+    let (one, two) = (Mock::start().await, Mock::start().await);
+    one.log(b"\x1b[31mERROR\x1b[0m here\r\nfine\r\n");
+    two.log(b"fine\r\nan ERROR\r\n");
+    let (_folder, path) = fleet(&[("lobby", &one.address), ("sky", &two.address)]);
+    let ran = run(&path, &["logs", "lobby", "--grep", "ERROR"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "ERROR here\n"));
+    let ran = run(&path, &["logs", "lobby", "sky", "--tail", "9"]).await;
+    let lobby = "lobby | ERROR here\nlobby | fine\n";
+    assert_eq!((ran.code, ran.out), (0, format!("{lobby}sky   | fine\nsky   | an ERROR\n")));
+    let ran = run(&path, &["logs", "lobby", "sky", "--since", "3"]).await;
+    assert!(ran.code != 0 && ran.err.contains("one server"), "{}", ran.err);
+    let (_folder, path) = fleet(&[("lobby", &one.address), ("gone", "127.0.0.1:1")]);
+    let ran = run(&path, &["logs", "lobby", "gone"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (3, lobby), "{}", ran.err);
+    assert!(ran.err.contains("gone"), "{}", ran.err);
+}

@@ -28,8 +28,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    Accepted, CONSOLE_NEXT_HEADER, CONSOLE_OFFSET_HEADER, CommandRequest, CrashRecord, Crashes, DEFAULT_PORT,
-    History, HistoryWindow, Operation, Operations, Players, Problem, Ready, Status, Version,
+    Accepted, CONSOLE_NEXT_HEADER, CONSOLE_OFFSET_HEADER, CONSOLE_PROTOCOL, CommandOutput, CommandRequest,
+    CrashRecord, Crashes, DEFAULT_PORT, History, HistoryWindow, Operation, Operations, Players, Problem,
+    Ready, Status, Version,
 };
 
 /// Talks to one agent.
@@ -68,6 +69,17 @@ pub struct LogChunk {
     pub next: u64,
     /// The log itself, escape sequences and all.
     pub bytes: Vec<u8>,
+}
+
+/// A console, as far as the upgrade.
+#[derive(Debug)]
+pub struct ConsoleStream {
+    /// The connection.
+    pub stream: Upgraded,
+    /// `Sec-WebSocket-Accept`, for the caller to check.
+    pub accept: String,
+    /// Whether it speaks [`CONSOLE_PROTOCOL`]; otherwise the deployed protocol.
+    pub has_offsets: bool,
 }
 
 /// A console log that goes on.
@@ -208,6 +220,20 @@ impl Client {
         Ok(done(response.headers()))
     }
 
+    /// `POST /console/command?wait=`: types one line, and answers with what followed it.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn command_and_wait(&self, line: &str, wait: Duration) -> Result<CommandOutput, ClientError> {
+        let mut url = self.url("console/command");
+        url.query_pairs_mut().append_pair("wait", &wait.as_millis().to_string());
+        let body = CommandRequest { command: line.to_owned() };
+        let request = self.authorize(self.http.post(url)).json(&body);
+        let response = self.exchange(request, self.timeout + wait).await?;
+        let response = self.check(response).await?;
+        self.json(response).await
+    }
+
     /// `GET /game/players`.
     ///
     /// # Errors
@@ -283,15 +309,20 @@ impl Client {
         Ok(LogFollow { agent: self.agent(), response, next: offset })
     }
 
-    /// `GET /console/stream` as far as the upgrade: `key` is the WebSocket key, and
-    /// the `Sec-WebSocket-Accept` value comes back for the caller to check.
+    /// `GET /console/stream` as far as the upgrade, in [`CONSOLE_PROTOCOL`] where the agent
+    /// speaks it: `key` is the WebSocket key, `since` the first byte wanted.
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn console_stream(&self, key: &str) -> Result<(Upgraded, String), ClientError> {
+    pub async fn console_stream(&self, key: &str, since: Option<u64>) -> Result<ConsoleStream, ClientError> {
+        let mut url = self.url("console/stream");
+        if let Some(since) = since {
+            url.query_pairs_mut().append_pair("since", &since.to_string());
+        }
         let request = self
             .http
-            .get(self.url("console/stream"))
+            .get(url)
+            .header(header::SEC_WEBSOCKET_PROTOCOL, CONSOLE_PROTOCOL)
             .header(header::CONNECTION, "Upgrade")
             .header(header::UPGRADE, "websocket")
             .header(header::SEC_WEBSOCKET_VERSION, "13")
@@ -302,8 +333,9 @@ impl Client {
         }
         let accept =
             text_header(response.headers(), header::SEC_WEBSOCKET_ACCEPT.as_str()).unwrap_or_default();
+        let protocol = text_header(response.headers(), header::SEC_WEBSOCKET_PROTOCOL.as_str());
         let stream = response.upgrade().await.map_err(|error| self.transport(error, self.timeout))?;
-        Ok((stream, accept))
+        Ok(ConsoleStream { stream, accept, has_offsets: protocol.as_deref() == Some(CONSOLE_PROTOCOL) })
     }
 
     /// The last crashes, newest first.

@@ -235,4 +235,4 @@ async fn read(
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 const BUFFER_BYTES: usize = 4096;
 const REPLAY_BYTES: u64 = 64 * 1024;
-const PIECE_BYTES: usize = 32 * 1024;
+const PIECE_BYTES: usize = 16 * 1024;

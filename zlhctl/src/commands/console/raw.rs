@@ -1,53 +1,87 @@
 //! The raw terminal.
+//!
+//! With an agent that speaks `zlh.console.v1` a broken connection is no end: the console
+//! comes back at the byte it had reached, again and again, until it is left. With an older
+//! one the deployed protocol is spoken, and a connection that breaks is an end.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use futures_util::{SinkExt, StreamExt};
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::{Signal, getpid, kill_process};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use zlh_api::client::{Client, Upgraded};
+use zlh_api::client::{Client, ClientError, Upgraded};
+use zlh_api::{ConsoleControl, ConsoleEvent};
 
+use super::record::Recording;
 use crate::exit::{Exit, Hint};
 use crate::printer::Printer;
 use crate::terminal::{Key, RawMode, input};
+use crate::ui::escape;
+use crate::ui::units;
 
-pub(crate) async fn run(name: &str, client: &Client, detach: Key, printer: Printer) -> Result<Exit> {
-    let mut socket = connect(client).await?;
+pub(crate) async fn run(
+    name: &str,
+    client: &Client,
+    detach: Key,
+    record: Option<&Path>,
+    printer: Printer,
+) -> Result<Exit> {
+    let link = Link::open(client, None).await?;
+    let recording = record.map(|path| Recording::begin(path, name, window())).transpose()?;
     printer.note(&format!("connected to {name}; {detach} leaves the console, the server goes on"));
     let ended = {
-        let _raw = RawMode::enter().context("cannot set the terminal to raw mode")?;
-        talk(&mut socket, detach).await
+        let raw = RawMode::enter().context("cannot set the terminal to raw mode")?;
+        let screen = Screen { recording, raw: Some(raw) };
+        Session::new(client, detach, screen)?.hold(link).await
     };
     // The server's last line may have no end.
     printer.note("");
-    let how = ended?;
-    let _ = tokio::time::timeout(CLOSING, socket.close(None)).await;
-    match how {
+    match ended? {
         Ended::Detached => printer.note(&format!("left the console of {name}; the server goes on")),
         Ended::Signal => return Ok(Exit::Failed),
         Ended::Closed(None) => printer.note("the agent closed the console"),
         Ended::Closed(Some(frame)) => {
-            printer.note(&format!("the agent closed the console: {}", frame.reason));
+            printer.note(&format!("the agent closed the console: {}", escape::one_line(&frame.reason)));
         }
     }
     Ok(Exit::Ok)
 }
 
-pub(super) async fn connect(client: &Client) -> Result<WebSocketStream<Upgraded>> {
-    let key = generate_key();
-    let (stream, accept) = client.console_stream(&key).await?;
-    if accept != derive_accept_key(key.as_bytes()) {
-        bail!("{} does not speak WebSocket", client.agent());
+/// A connection to a console.
+pub(super) struct Link {
+    socket: WebSocketStream<Upgraded>,
+    has_offsets: bool,
+}
+
+impl Link {
+    pub(super) async fn open(client: &Client, since: Option<u64>) -> Result<Self> {
+        let key = generate_key();
+        let console = client.console_stream(&key, since).await?;
+        if console.accept != derive_accept_key(key.as_bytes()) {
+            bail!("{} does not speak WebSocket", client.agent());
+        }
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_MESSAGE_BYTES))
+            .max_frame_size(Some(MAX_MESSAGE_BYTES));
+        let socket = WebSocketStream::from_raw_socket(console.stream, Role::Client, Some(config)).await;
+        Ok(Self { socket, has_offsets: console.has_offsets })
     }
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(MAX_MESSAGE_BYTES))
-        .max_frame_size(Some(MAX_MESSAGE_BYTES));
-    Ok(WebSocketStream::from_raw_socket(stream, Role::Client, Some(config)).await)
+
+    async fn say(&mut self, control: ConsoleControl) -> Result<()> {
+        if self.has_offsets {
+            self.socket.send(Message::text(serde_json::to_string(&control)?)).await?;
+        }
+        Ok(())
+    }
 }
 
 enum Ended {
@@ -56,43 +90,223 @@ enum Ended {
     Closed(Option<CloseFrame>),
 }
 
-async fn talk(socket: &mut WebSocketStream<Upgraded>, detach: Key) -> Result<Ended> {
-    let mut keys = input();
-    let mut typed = Typed::default();
-    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-    loop {
-        tokio::select! {
-            piece = keys.recv() => {
-                let Some(bytes) = piece else { return Ok(Ended::Detached) };
-                let (text, leave) = typed.push(&bytes?, detach);
-                if !text.is_empty() {
-                    socket.send(Message::text(text)).await.context("the console broke off")?;
-                }
-                if leave {
-                    return Ok(Ended::Detached);
-                }
-            }
-            message = tokio::time::timeout(SILENCE, socket.next()) => match message {
-                Err(_) => return Err(anyhow!("no sign of life from the agent for {}", crate::ui::units::duration(SILENCE)))
-                    .hint("`zlhctl status` shows whether it still answers"),
-                Ok(None) => return Ok(Ended::Closed(None)),
-                Ok(Some(message)) => match message.context("the console broke off")? {
-                    Message::Text(text) => show(text.as_bytes())?,
-                    Message::Binary(bytes) => show(&bytes)?,
-                    Message::Close(frame) => return Ok(Ended::Closed(frame)),
-                    Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
-                },
-            },
-            _ = terminate.recv() => return Ok(Ended::Signal),
-            _ = hangup.recv() => return Ok(Ended::Signal),
+/// How one connection came to its end.
+enum Broken {
+    Ended(Ended),
+    /// Come back: why it broke.
+    Lost(String),
+}
+
+/// Where a console is shown.
+struct Screen {
+    recording: Option<Recording>,
+    raw: Option<RawMode>,
+}
+
+impl Screen {
+    fn show(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(bytes)?;
+        out.flush()?;
+        if let Some(recording) = &mut self.recording {
+            recording.shown(bytes).context("the recording cannot be written")?;
         }
+        Ok(())
+    }
+
+    /// A line of ours among the server's.
+    fn remark(&mut self, text: &str) -> Result<()> {
+        self.show(format!("\r\n[zlhctl: {}]\r\n", escape::one_line(text)).as_bytes())
+    }
+
+    /// Stops this process as the shell expects it, and goes on in raw mode afterwards.
+    fn suspend(&mut self) -> Result<()> {
+        self.raw = None;
+        kill_process(getpid(), Signal::STOP).context("cannot stop")?;
+        self.raw = Some(RawMode::enter().context("cannot set the terminal to raw mode")?);
+        Ok(())
     }
 }
 
-fn show(bytes: &[u8]) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()
+struct Session<'a> {
+    client: &'a Client,
+    detach: Key,
+    screen: Screen,
+    keys: mpsc::Receiver<std::io::Result<Vec<u8>>>,
+    typed: Typed,
+    /// First byte not shown yet, where the agent tells.
+    offset: Option<u64>,
+    terminate: Signals,
+    hangup: Signals,
+    resized: Signals,
+    suspended: Signals,
+}
+
+impl<'a> Session<'a> {
+    fn new(client: &'a Client, detach: Key, screen: Screen) -> Result<Self> {
+        Ok(Self {
+            client,
+            detach,
+            screen,
+            keys: input(),
+            typed: Typed::default(),
+            offset: None,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            resized: signal(SignalKind::window_change())?,
+            suspended: signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?,
+        })
+    }
+
+    /// Until it is left, however often the connection breaks.
+    async fn hold(mut self, mut link: Link) -> Result<Ended> {
+        loop {
+            let why = match self.talk(&mut link).await? {
+                Broken::Ended(how) => {
+                    let _ = tokio::time::timeout(CLOSING, link.socket.close(None)).await;
+                    return Ok(how);
+                }
+                Broken::Lost(why) => why,
+            };
+            let Some(offset) = self.offset.filter(|_| link.has_offsets) else {
+                return Err(anyhow!(why)).hint("`zlhctl status` shows whether it still answers");
+            };
+            self.screen.remark(&format!("{why}; coming back, {} leaves", self.detach))?;
+            link = match self.come_back(offset).await? {
+                Ok(link) => link,
+                Err(how) => return Ok(how),
+            };
+            self.screen.remark("connected again")?;
+        }
+    }
+
+    /// Tries until there is a connection again, or the console is left.
+    async fn come_back(&mut self, offset: u64) -> Result<Result<Link, Ended>> {
+        let mut pause = tokio::time::interval(RETRY);
+        loop {
+            let attempt = async {
+                pause.tick().await;
+                Link::open(self.client, Some(offset)).await
+            };
+            tokio::select! {
+                link = attempt => match link {
+                    Ok(link) => return Ok(Ok(link)),
+                    Err(error) => match error.downcast_ref::<ClientError>() {
+                        Some(ClientError::Unreachable { .. } | ClientError::Timeout { .. } | ClientError::Broken { .. }) => {}
+                        // It answers, and will not have us: that is for a person.
+                        _ => return Err(error),
+                    },
+                },
+                piece = self.keys.recv() => {
+                    let Some(bytes) = piece else { return Ok(Err(Ended::Detached)) };
+                    if bytes?.contains(&self.detach.0) {
+                        return Ok(Err(Ended::Detached));
+                    }
+                    // Nobody hears it: neither sent late nor lost without a sound.
+                    self.screen.show(b"\x07")?;
+                }
+                _ = self.suspended.recv() => self.screen.suspend()?,
+                _ = self.terminate.recv() => return Ok(Err(Ended::Signal)),
+                _ = self.hangup.recv() => return Ok(Err(Ended::Signal)),
+            }
+        }
+    }
+
+    async fn talk(&mut self, link: &mut Link) -> Result<Broken> {
+        let (columns, rows) = window();
+        // A connection that is broken already tells below.
+        let _ = link.say(ConsoleControl::Resize { columns, rows }).await;
+        loop {
+            tokio::select! {
+                piece = self.keys.recv() => {
+                    let Some(bytes) = piece else { return Ok(Broken::Ended(Ended::Detached)) };
+                    let (text, leave) = self.typed.push(&bytes?, self.detach);
+                    if !text.is_empty() {
+                        let message =
+                            if link.has_offsets { Message::binary(text.into_bytes()) } else { Message::text(text) };
+                        if let Err(error) = link.socket.send(message).await {
+                            return Ok(Broken::Lost(format!("the console broke off: {error}")));
+                        }
+                    }
+                    if leave {
+                        return Ok(Broken::Ended(Ended::Detached));
+                    }
+                }
+                message = tokio::time::timeout(SILENCE, link.socket.next()) => match message {
+                    Err(_) => {
+                        let silence = units::duration(SILENCE);
+                        return Ok(Broken::Lost(format!("no sign of life from the agent for {silence}")));
+                    }
+                    Ok(None) => return Ok(Broken::Lost("the agent closed the console".to_owned())),
+                    Ok(Some(Err(error))) => return Ok(Broken::Lost(format!("the console broke off: {error}"))),
+                    Ok(Some(Ok(Message::Text(text)))) if link.has_offsets => self.told(&text)?,
+                    Ok(Some(Ok(Message::Text(text)))) => self.screen.show(text.as_bytes())?,
+                    Ok(Some(Ok(Message::Binary(bytes)))) => {
+                        self.screen.show(&bytes)?;
+                        self.offset = self.offset.map(|offset| offset + bytes.len() as u64);
+                    }
+                    Ok(Some(Ok(Message::Close(frame)))) => return Ok(match frame {
+                        Some(frame) if frame.code == CloseCode::Away && link.has_offsets => {
+                            Broken::Lost(frame.reason.to_string())
+                        }
+                        frame => Broken::Ended(Ended::Closed(frame)),
+                    }),
+                    Ok(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => {}
+                },
+                _ = self.resized.recv() => {
+                    let (columns, rows) = window();
+                    if let Some(recording) = &mut self.screen.recording {
+                        recording.resized(columns, rows).context("the recording cannot be written")?;
+                    }
+                    let _ = link.say(ConsoleControl::Resize { columns, rows }).await;
+                }
+                _ = self.suspended.recv() => self.screen.suspend()?,
+                _ = self.terminate.recv() => return Ok(Broken::Ended(Ended::Signal)),
+                _ = self.hangup.recv() => return Ok(Broken::Ended(Ended::Signal)),
+            }
+        }
+    }
+
+    /// A control message of the agent's.
+    fn told(&mut self, text: &str) -> Result<()> {
+        let event = serde_json::from_str(text).context("the agent sent what is no control message")?;
+        match event {
+            ConsoleEvent::Offset { offset, .. } => {
+                if let Some(before) = self.offset.filter(|before| *before > offset) {
+                    self.screen.remark(&format!(
+                        "the log is shorter than it was: {offset} instead of {before} bytes"
+                    ))?;
+                }
+                self.offset = Some(offset);
+            }
+            ConsoleEvent::Dropped { from, to } => {
+                self.screen.remark(&format!("{} bytes are no longer kept", to.saturating_sub(from)))?;
+                self.offset = Some(to);
+            }
+            ConsoleEvent::Exit { crash: Some(crash), .. } => {
+                let how = match crash.exit_code {
+                    Some(code) => format!("exit code {code}"),
+                    None if crash.signal != 0 => format!("signal {}", crash.signal),
+                    None => "nobody saw how".to_owned(),
+                };
+                self.screen.remark(&format!("the server crashed ({how}); `zlhctl explain` says why"))?;
+            }
+            ConsoleEvent::Exit { .. } => self.screen.remark("the server has ended")?,
+            ConsoleEvent::Refused { detail, .. } => {
+                self.screen.remark(&format!("input dropped: {detail}"))?;
+            }
+            ConsoleEvent::Live { .. }
+            | ConsoleEvent::Started { .. }
+            | ConsoleEvent::Size { .. }
+            | ConsoleEvent::Unknown => {}
+        }
+        Ok(())
+    }
+}
+
+/// Columns and rows of our own terminal.
+fn window() -> (u16, u16) {
+    crossterm::terminal::size().unwrap_or((80, 24))
 }
 
 /// Keys as text frames: a character may arrive in pieces.
@@ -119,6 +333,7 @@ impl Typed {
 
 /// The agent pings every five seconds.
 const SILENCE: Duration = Duration::from_secs(20);
+const RETRY: Duration = Duration::from_secs(1);
 const CLOSING: Duration = Duration::from_millis(500);
 /// A replay is 64 KiB; this is generous.
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
@@ -163,7 +378,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_console_is_a_websocket_of_text_frames() {
-        let mut socket = connect(&agent().await).await.unwrap();
+        let mut socket = Link::open(&agent().await, None).await.unwrap().socket;
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("replay\u{1b}[0m"));
         socket.send(Message::text("list\r")).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("echo list\r"));
