@@ -13,10 +13,14 @@
 
 mod builtin;
 mod check_plan;
+mod diff;
 mod document;
+mod entry;
 #[cfg(test)]
 mod fixtures;
+mod keys;
 mod launch;
+mod lint;
 mod lookup;
 mod name;
 mod signature;
@@ -27,10 +31,14 @@ mod template;
 mod validate;
 mod version;
 
+pub use diff::{Difference, DifferenceKind, diff};
 pub use document::{
     Artifact, Catalog, Game, GameVersion, MediaType, Requirement, Runtime, RuntimeVersion, Variant,
 };
+pub use entry::{Entry, EntryFile, EntryKind};
+pub use keys::{KeyList, KeyListError};
 pub use launch::{FileFormat, FileRule, InstallStep, LaunchPlan, Probe, Readiness, SaveProtocol};
+pub use lint::{Lint, lint};
 pub use lookup::LookupError;
 pub use name::{Id, NameError, RelPath, Sha256, Shown, check_component, is_deceptive};
 pub use signature::{PublicKey, SignatureError, open_signed};

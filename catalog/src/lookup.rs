@@ -161,7 +161,7 @@ fn hint(name: &str, all: Vec<&str>) -> String {
 }
 
 /// Edits (insert, delete, replace) between two short names; long input is cut.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(MAX_COMPARED_CHARS).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().take(MAX_COMPARED_CHARS).enumerate() {

@@ -79,7 +79,7 @@ impl PublicKey {
 }
 
 /// Returns the trusted comment.
-fn verify(bytes: &[u8], text: &str, keys: &[PublicKey]) -> Result<String, SignatureError> {
+pub(crate) fn verify(bytes: &[u8], text: &str, keys: &[PublicKey]) -> Result<String, SignatureError> {
     if keys.is_empty() {
         return Err(SignatureError::NoKey);
     }

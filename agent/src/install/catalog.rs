@@ -1,11 +1,18 @@
 //! The signed catalog: fetched, verified, not older than the last one seen.
+//!
+//! ```text
+//! configured keys ─► keys/2.json ─► keys/3.json … ─► catalog.json ─► what was seen is recorded
+//!                    each signed by one of the list before           (after every check)
+//! ```
 
 use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use zlh_artifacts::{FetchError, Fetcher};
-use zlh_catalog::{Catalog, CatalogError, PublicKey, RelPath, SignatureError, open_signed};
+use zlh_catalog::{
+    Catalog, CatalogError, KeyList, KeyListError, PublicKey, RelPath, SignatureError, open_signed,
+};
 use zlh_shim::durable;
 
 /// Largest catalog, bytes.
@@ -13,6 +20,12 @@ const MAX_CATALOG: u64 = 16 << 20;
 
 /// Largest signature file, bytes.
 const MAX_SIGNATURE: u64 = 8 << 10;
+
+/// Largest list of keys, bytes.
+const MAX_KEYS: u64 = 64 << 10;
+
+/// Lists followed at once; whoever was away for longer follows the rest the next time.
+const MAX_LISTS: usize = 64;
 
 /// How long an expired catalog is still good for new installs, with a warning.
 const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -31,6 +44,15 @@ pub(crate) enum Error {
     /// A configured key is none.
     #[error("a configured catalog key cannot be used")]
     Key(#[from] SignatureError),
+    /// A list of keys.
+    #[error("the list of keys {path} was refused")]
+    KeyList {
+        /// Its path on the artifact server.
+        path: String,
+        /// Why.
+        #[source]
+        source: KeyListError,
+    },
     /// It is older than one that was seen before.
     #[error(
         "the catalog was refused: its serial {got} is older than {seen}, which was seen before; publish the current one again"
@@ -54,21 +76,27 @@ pub(crate) struct Loaded {
     pub warnings: Vec<String>,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Seen {
     serial: u64,
+    /// The keys that were configured when `trusted` was found: others begin anew.
+    #[serde(default)]
+    configured: Vec<String>,
+    /// The last list of keys and its number, if there was one.
+    #[serde(default)]
+    trusted: Option<(u64, Vec<String>)>,
 }
 
 /// Fetches and checks the catalog. What was seen is recorded only after every check passed.
 pub(crate) async fn load(fetcher: &Fetcher, keys: &[String], state: &Path) -> Result<Loaded, Error> {
-    let keys = keys.iter().map(|key| key.parse()).collect::<Result<Vec<PublicKey>, _>>()?;
-    let path = |name: &str| RelPath::new(name).map_err(|_| FetchError::NotFound { path: name.to_owned() });
-    let bytes = fetcher.get_small(&path("catalog.json")?, MAX_CATALOG).await?;
-    let signature = fetcher.get_small(&path("catalog.json.minisig")?, MAX_SIGNATURE).await?;
-    let catalog = open_signed(&bytes, &String::from_utf8_lossy(&signature), &keys)?;
     let record = state.join("catalog.json");
     // A record that cannot be read protects nothing, but must not stop everything either.
     let seen = durable::read_record::<Seen>(&record, SCHEMA).unwrap_or_default();
+    let trusted = seen.trusted.clone().filter(|_| seen.configured == keys);
+    let (trusted, keys_in_use) = follow_lists(fetcher, keys, trusted).await?;
+    let bytes = fetcher.get_small(&path("catalog.json")?, MAX_CATALOG).await?;
+    let signature = fetcher.get_small(&path("catalog.json.minisig")?, MAX_SIGNATURE).await?;
+    let catalog = open_signed(&bytes, &String::from_utf8_lossy(&signature), &keys_in_use)?;
     if catalog.serial < seen.serial {
         return Err(Error::Older { got: catalog.serial, seen: seen.serial });
     }
@@ -85,10 +113,40 @@ pub(crate) async fn load(fetcher: &Fetcher, keys: &[String], state: &Path) -> Re
             ));
         }
     }
-    if catalog.serial > seen.serial
-        && let Err(error) = durable::write_record(&record, SCHEMA, &Seen { serial: catalog.serial })
+    let now_seen = Seen { serial: catalog.serial, configured: keys.to_vec(), trusted };
+    if now_seen != seen
+        && let Err(error) = durable::write_record(&record, SCHEMA, &now_seen)
     {
         warnings.push(format!("the catalog's serial could not be recorded: {error}"));
     }
     Ok(Loaded { catalog, warnings })
+}
+
+/// From the last list that is known to the newest that is published.
+async fn follow_lists(
+    fetcher: &Fetcher,
+    configured: &[String],
+    mut trusted: Option<(u64, Vec<String>)>,
+) -> Result<(Option<(u64, Vec<String>)>, Vec<PublicKey>), Error> {
+    let parse = |keys: &[String]| keys.iter().map(|key| key.parse()).collect::<Result<Vec<PublicKey>, _>>();
+    let mut keys = parse(trusted.as_ref().map_or(configured, |(_, keys)| keys))?;
+    for _ in 0..MAX_LISTS {
+        let serial = trusted.as_ref().map_or(1, |(serial, _)| *serial) + 1;
+        let name = KeyList::path(serial);
+        let bytes = match fetcher.get_small(&path(&name)?, MAX_KEYS).await {
+            Ok(bytes) => bytes,
+            Err(FetchError::NotFound { .. }) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let signature = fetcher.get_small(&path(&format!("{name}.minisig"))?, MAX_SIGNATURE).await?;
+        let list = KeyList::open(&bytes, &String::from_utf8_lossy(&signature), &keys, serial)
+            .map_err(|source| Error::KeyList { path: name, source })?;
+        trusted = Some((serial, list.keys.iter().map(ToString::to_string).collect()));
+        keys = list.keys;
+    }
+    Ok((trusted, keys))
+}
+
+fn path(name: &str) -> Result<RelPath, FetchError> {
+    RelPath::new(name).map_err(|_| FetchError::NotFound { path: name.to_owned() })
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use zlh_catalog::SecretKey;
+use zlh_catalog::{KeyList, SecretKey};
 
 use super::archive::{Member, tar_gz};
 use super::paths;
@@ -18,6 +18,8 @@ use super::paths;
 pub struct Store {
     dir: TempDir,
     key: SecretKey,
+    /// Who signs instead of the key that agents are configured with.
+    pub signer: Option<SecretKey>,
     /// The catalog, to be changed at will before it is published.
     pub catalog: Value,
 }
@@ -54,7 +56,7 @@ impl Store {
             "schema": 1, "serial": 0, "issued": "2026-01-01T00:00:00Z", "expires": "2099-01-01T00:00:00Z",
             "games": [{ "id": "minecraft", "variants": [] }], "runtimes": [],
         });
-        Ok(Self { dir: tempfile::tempdir()?, key: SecretKey::generate()?, catalog })
+        Ok(Self { dir: tempfile::tempdir()?, key: SecretKey::generate()?, signer: None, catalog })
     }
 
     /// A published store with the fake game as minecraft/fake 1.18.2.
@@ -113,9 +115,28 @@ impl Store {
         let serial = self.catalog["serial"].as_u64().unwrap_or(0) + 1;
         self.catalog["serial"] = json!(serial);
         let bytes = serde_json::to_vec_pretty(&self.catalog)?;
-        fs::write(self.path("catalog.json.minisig"), self.key.sign(&bytes, serial)?)?;
+        fs::write(self.path("catalog.json.minisig"), self.signer().sign(&bytes, serial)?)?;
         fs::write(self.path("catalog.json"), bytes)?;
         Ok(())
+    }
+
+    /// Publishes list number `serial` of keys, signed by `key`.
+    pub fn publish_keys(&self, serial: u64, keys: &[&SecretKey], key: &SecretKey) -> Result<()> {
+        let keys = keys.iter().map(|key| key.public()).collect::<Result<_, _>>()?;
+        let text = KeyList { serial, keys }.to_json();
+        let path = self.path(&KeyList::path(serial));
+        fs::create_dir_all(path.parent().context("a path with a folder")?)?;
+        fs::write(
+            self.path(&format!("{}.minisig", KeyList::path(serial))),
+            key.sign(text.as_bytes(), serial)?,
+        )?;
+        fs::write(path, text)?;
+        Ok(())
+    }
+
+    /// Whoever signs the catalog now.
+    pub fn signer(&self) -> &SecretKey {
+        self.signer.as_ref().unwrap_or(&self.key)
     }
 
     /// What agents trust.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use zlh_api::{ErrorCode, State};
+use zlh_catalog::SecretKey;
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::archive::{Member, tar_gz};
 use zlh_tests::harness::artifact_server::Fault;
@@ -35,6 +36,57 @@ fn fails_then_heals(mut agent: Agent, words: &[&str], heal: impl FnOnce(&mut Age
     assert!(agent.events().is_empty(), "nothing was started");
     heal(&mut agent);
     agent.configure();
+    agent.wait_ready();
+}
+
+#[test]
+fn agents_follow_a_new_key_and_forget_the_old_one() {
+    let [new, stranger] = [(), ()].map(|()| SecretKey::generate().unwrap());
+    let mut agent = Agent::with_ready_fake(&[]);
+    let old = agent.store.signer().clone();
+    let world = |agent: &mut Agent, world: &str| {
+        agent.post("/stop", 204);
+        agent.wait_status("nothing runs", SOON, |status| {
+            !status.process_running && !status.operation_in_progress
+        });
+        let mut payload = agent.payload();
+        payload["world"] = world.into();
+        agent.configure_with(&payload).expect(202);
+    };
+    let refused = |agent: &mut Agent, name: &str, words: &[&str]| {
+        world(agent, name);
+        let status = agent.wait_status("error", RETRIED, |status| status.state == State::Error);
+        let error = status.error.unwrap();
+        for word in words {
+            assert!(error.contains(word), "`{word}` is not in: {error}");
+        }
+    };
+    // Somebody who has no key puts a list and a catalog of his own there.
+    agent.store.publish_keys(2, &[&stranger], &stranger).unwrap();
+    agent.store.signer = Some(stranger);
+    agent.store.publish().unwrap();
+    refused(&mut agent, "w1", &["keys/2.json", "was signed by key"]);
+    // The old key signs the list that has the new one; then the new one signs the catalog.
+    agent.store.publish_keys(2, &[&old, &new], &old).unwrap();
+    agent.store.signer = Some(new.clone());
+    agent.store.publish().unwrap();
+    world(&mut agent, "w2");
+    agent.wait_ready();
+    // The old one is left out: what it signs counts no more, also after the lists are gone
+    // and the agent was started again.
+    agent.store.publish_keys(3, &[&new], &new).unwrap();
+    world(&mut agent, "w3");
+    agent.wait_ready();
+    agent.store.signer = Some(old);
+    agent.store.publish().unwrap();
+    refused(&mut agent, "w4", &["the catalog was signed by key"]);
+    fs::remove_dir_all(agent.store.path("keys")).unwrap();
+    agent.kill();
+    agent.start();
+    refused(&mut agent, "w5", &["the catalog was signed by key"]);
+    agent.store.signer = Some(new);
+    agent.store.publish().unwrap();
+    world(&mut agent, "w6");
     agent.wait_ready();
 }
 

@@ -1,13 +1,23 @@
-//! `zlhctl artifacts serve`.
+//! `zlhctl artifacts`: packing for a store, serving it, and proving that it holds what its catalog says.
+
+mod junit;
+mod proof;
 
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow};
+use serde_json::json;
+use zlh_artifacts::{Pack, pack_dir};
+use zlh_catalog::MediaType;
 
-use crate::exit::Exit;
-use crate::printer::Printer;
+use self::proof::{Found, Proof, Source};
+use crate::cli::Verify;
+use crate::exit::{Exit, Hint};
+use crate::printer::{Format, Paint, Printer};
 use crate::serve::Server;
+use crate::ui::table::{Cell, Table};
+use crate::ui::units;
 
 pub(crate) async fn serve(dir: &Path, listen: SocketAddr, printer: Printer) -> Result<Exit> {
     let server = Server::bind(dir, listen).await?;
@@ -20,4 +30,87 @@ pub(crate) async fn serve(dir: &Path, listen: SocketAddr, printer: Printer) -> R
         result = tokio::signal::ctrl_c() => result?,
     }
     Ok(Exit::Ok)
+}
+
+/// An archive of a folder, and its entry.
+pub(crate) fn pack(dir: &Path, out: &Path, printer: Printer) -> Result<Exit> {
+    let name = out.to_string_lossy();
+    let media_type = if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
+        MediaType::TarGz
+    } else if name.ends_with(".tar.zst") {
+        MediaType::TarZst
+    } else {
+        return Err(anyhow!("`{name}` is neither a .tar.gz nor a .tar.zst"))
+            .hint("the end of the name says how it is compressed");
+    };
+    let packed = pack_dir(&Pack { src: dir, out, media_type, level: None, exclude: &|_| false })?;
+    printer.document(&json!({
+        "path": name, "size": packed.size, "sha256": packed.sha256, "media_type": media_type,
+    }))?;
+    printer.note(&format!("{} entries; `path` has to be the one below the store", packed.entries));
+    Ok(Exit::Ok)
+}
+
+/// Every file of a catalog, on the server itself: the gate of a publication.
+pub(crate) async fn verify(options: &Verify, printer: Printer) -> Result<Exit> {
+    let source = Source::new(&options.source)?;
+    let catalog = source.catalog(&options.keys).await?;
+    if options.keys.is_empty() {
+        printer.warning("the signature was not checked: give the agents' key with --key");
+    }
+    let proof = Proof { source, run: options.run, jobs: options.jobs.into() };
+    let found = proof.all(&catalog, |done, all| printer.note(&format!("{done} of {all} files"))).await?;
+    if let Some(path) = &options.junit {
+        crate::atomic::write_public(path, junit::report(&found).as_bytes())
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    let bad = found.iter().filter(|one| one.defect.is_some()).count();
+    match printer.format {
+        Format::Json | Format::Yaml => printer.document(&json!({
+            "serial": catalog.serial,
+            "signed": !options.keys.is_empty(),
+            "ok": bad == 0,
+            "files": found.iter().map(document).collect::<Vec<_>>(),
+        }))?,
+        Format::Name => {
+            for one in found.iter().filter(|one| one.defect.is_some()) {
+                printer.line(&one.path)?;
+            }
+        }
+        Format::Table | Format::Wide => {
+            printer.table(&table(&found))?;
+            let bytes = units::bytes(found.iter().map(|one| one.size).sum());
+            match bad {
+                0 => printer.note(&format!("all {} files ({bytes}) are as the catalog says", found.len())),
+                bad => printer.note(&format!("{bad} of {} files are not as the catalog says", found.len())),
+            }
+        }
+    }
+    Ok(if bad == 0 { Exit::Ok } else { Exit::Failed })
+}
+
+fn document(one: &Found) -> serde_json::Value {
+    json!({
+        "path": one.path, "entries": one.entries, "size": one.size, "sha256": one.sha256,
+        "ok": one.defect.is_none(), "defect": one.defect, "seconds": one.took.as_secs_f64(),
+    })
+}
+
+fn table(found: &[Found]) -> Table {
+    let mut table = Table::new(&["RESULT", "FILE", "SIZE", "FOR"]);
+    for one in found {
+        match &one.defect {
+            None => table.row(vec![
+                Cell::painted("good", Paint::Good),
+                Cell::new(&one.path),
+                Cell::new(units::bytes(one.size)),
+                Cell::new(one.entries.join(", ")),
+            ]),
+            Some(why) => table.remark(
+                vec![Cell::painted("refused", Paint::Bad), Cell::new(&one.path)],
+                Cell::painted(format!("{why} (for {})", one.entries.join(", ")), Paint::Bad),
+            ),
+        }
+    }
+    table
 }

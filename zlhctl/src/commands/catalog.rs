@@ -1,4 +1,4 @@
-//! `zlhctl catalog`: keys and signatures.
+//! `zlhctl catalog`: keys and signatures, and what a catalog says.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -6,12 +6,15 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use zlh_catalog::{Catalog, SecretKey};
+use serde_json::json;
+use zlh_catalog::{Catalog, DifferenceKind, KeyList, PublicKey, SecretKey};
 
 use crate::atomic;
 use crate::cli::CatalogCommand;
 use crate::exit::{Exit, Hint};
-use crate::printer::Printer;
+use crate::printer::{Format, Paint, Printer};
+use crate::ui::table::{Cell, Table};
+use crate::ui::units;
 
 pub(crate) fn run(command: CatalogCommand, printer: Printer) -> Result<Exit> {
     match command {
@@ -26,8 +29,172 @@ pub(crate) fn run(command: CatalogCommand, printer: Printer) -> Result<Exit> {
             let signature = sign(&file, &load(&key)?)?;
             printer.note(&format!("signed: `{}`", signature.display()));
         }
+        CatalogCommand::Rotate { store, key, add, drop } => {
+            let list = rotate(&store, &load(&key)?, &add, &drop)?;
+            printer.note(&format!("agents trust from `{}` on:", KeyList::path(list.serial)));
+            for key in &list.keys {
+                printer.line(&key.to_string())?;
+            }
+        }
+        CatalogCommand::Lint { file, strict } => return lint(&file, strict, printer),
+        CatalogCommand::Show { file } => show(&open(&file)?, printer)?,
+        CatalogCommand::Diff { old, new } => differences(&open(&old)?, &open(&new)?, printer)?,
     }
     Ok(Exit::Ok)
+}
+
+/// The next list of keys, written and signed.
+fn rotate(store: &Path, key: &SecretKey, add: &[String], drop: &[String]) -> Result<KeyList> {
+    let mine = key.public()?;
+    let (mut serial, mut keys) = (1, vec![mine.clone()]);
+    let mut first = true;
+    // The lists that are there, followed as an agent follows them.
+    loop {
+        let path = store.join(KeyList::path(serial + 1));
+        if !path.exists() {
+            break;
+        }
+        let (bytes, mut signed) = (read(&path, MAX_CATALOG_BYTES)?, path.clone().into_os_string());
+        signed.push(".minisig");
+        let signature = String::from_utf8(read(Path::new(&signed), MAX_KEY_BYTES)?)?;
+        // Whom agents were configured to trust is not known here: the first is taken at its word.
+        let list = if first {
+            KeyList::unchecked(&bytes, serial + 1)
+        } else {
+            KeyList::open(&bytes, &signature, &keys, serial + 1)
+        };
+        let list = list.with_context(|| format!("`{}`", path.display()))?;
+        (first, serial, keys) = (false, list.serial, list.keys);
+    }
+    if !keys.contains(&mine) {
+        return Err(anyhow!("the key {} is not in list {serial}: agents do not trust it", mine.id()))
+            .hint("sign with a key of the last list");
+    }
+    for text in add {
+        let key = public(text)?;
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    for text in drop {
+        let key = public(text)?;
+        if !keys.contains(&key) {
+            return Err(anyhow!("the key {} is not in the list", key.id())).hint("leave --drop out");
+        }
+        keys.retain(|one| *one != key);
+    }
+    if keys.is_empty() {
+        return Err(anyhow!("no key would be left")).hint("add another one first");
+    }
+    let list = KeyList { serial: serial + 1, keys };
+    let (text, path) = (list.to_json(), store.join(KeyList::path(list.serial)));
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+    }
+    let cannot = || format!("cannot write `{}`", path.display());
+    let mut signed = path.clone().into_os_string();
+    signed.push(".minisig");
+    // The signature first: agents look for the list.
+    atomic::write_public(Path::new(&signed), key.sign(text.as_bytes(), list.serial)?.as_bytes())
+        .with_context(cannot)?;
+    atomic::write_public(&path, text.as_bytes()).with_context(cannot)?;
+    Ok(list)
+}
+
+/// A public key, or the file that holds it.
+pub(crate) fn public(text: &str) -> Result<PublicKey> {
+    if let Ok(key) = text.parse() {
+        return Ok(key);
+    }
+    let content = fs::read_to_string(text)
+        .with_context(|| format!("`{text}` is no public key, and no file that holds one"))?;
+    Ok(content.parse()?)
+}
+
+fn open(file: &Path) -> Result<Catalog> {
+    Catalog::parse(&read(file, MAX_CATALOG_BYTES)?).with_context(|| format!("`{}`", file.display()))
+}
+
+fn lint(file: &Path, strict: bool, printer: Printer) -> Result<Exit> {
+    let (catalog, found) = zlh_catalog::lint(&read(file, MAX_CATALOG_BYTES)?, jiff::Timestamp::now());
+    match printer.format {
+        Format::Json | Format::Yaml => {
+            let remarks =
+                found.iter().map(|one| json!({ "fatal": one.fatal, "at": one.at, "what": one.what }));
+            printer.document(&json!({ "ok": catalog.is_some(), "remarks": remarks.collect::<Vec<_>>() }))?;
+        }
+        Format::Table | Format::Wide | Format::Name => {
+            let mut table = Table::new(&["LEVEL", "AT", "WHAT"]);
+            for one in &found {
+                let (word, paint) = if one.fatal { ("refused", Paint::Bad) } else { ("remark", Paint::Busy) };
+                table.row(vec![Cell::painted(word, paint), Cell::new(&one.at), Cell::new(&one.what)]);
+            }
+            if !found.is_empty() {
+                printer.table(&table)?;
+            }
+            match &catalog {
+                Some(catalog) => printer.note(&format!(
+                    "agents take it: serial {}, {} entries",
+                    catalog.serial,
+                    catalog.entries().len()
+                )),
+                None => printer.note("agents would refuse it"),
+            }
+        }
+    }
+    Ok(if catalog.is_none() || (strict && !found.is_empty()) { Exit::Failed } else { Exit::Ok })
+}
+
+fn show(catalog: &Catalog, printer: Printer) -> Result<()> {
+    if matches!(printer.format, Format::Json | Format::Yaml) {
+        return printer.document(&serde_json::to_value(catalog)?);
+    }
+    let mut table = Table::new(&["ENTRY", "FILES", "SIZE", "SHA-256"]);
+    for entry in catalog.entries() {
+        let size = entry.files.iter().map(|file| file.artifact.size).sum();
+        let hash = entry.files.first().map(|file| file.artifact.sha256.to_string()).unwrap_or_default();
+        let hash =
+            if matches!(printer.format, Format::Wide) { hash } else { hash.chars().take(12).collect() };
+        table.row(vec![
+            Cell::new(&entry.name),
+            Cell::new(entry.files.len().to_string()),
+            Cell::new(units::bytes(size)),
+            Cell::painted(hash, Paint::Dim),
+        ]);
+    }
+    printer.table(&table)?;
+    let ends = catalog.expires.map_or("it never expires".to_owned(), |at| format!("it expires on {at:.0}"));
+    printer.note(&format!("serial {}, issued {:.0}; {ends}", catalog.serial, catalog.issued));
+    Ok(())
+}
+
+fn differences(old: &Catalog, new: &Catalog, printer: Printer) -> Result<()> {
+    let found = zlh_catalog::diff(old, new);
+    let word = |kind| match kind {
+        DifferenceKind::Added => ("added", Paint::Good),
+        DifferenceKind::Removed => ("removed", Paint::Bad),
+        DifferenceKind::Changed => ("changed", Paint::Busy),
+    };
+    if matches!(printer.format, Format::Json | Format::Yaml) {
+        let all = found.iter().map(
+            |one| json!({ "kind": word(one.kind).0, "at": one.at, "what": one.what, "danger": one.danger }),
+        );
+        return printer.document(&json!({ "differences": all.collect::<Vec<_>>() }));
+    }
+    if found.is_empty() {
+        printer.note("they have the same entries with the same bytes");
+        return Ok(());
+    }
+    let mut table = Table::new(&["WHAT", "ENTRY", "DETAILS"]);
+    for one in &found {
+        let (kind, paint) = word(one.kind);
+        let details = match one.danger {
+            Some(danger) => Cell::painted(format!("{}: {danger}", one.what), Paint::Bad),
+            None => Cell::new(&one.what),
+        };
+        table.row(vec![Cell::painted(kind, paint), Cell::new(&one.at), details]);
+    }
+    Ok(printer.table(&table)?)
 }
 
 /// Makes a secret key in a file of its own; an existing one is never replaced.

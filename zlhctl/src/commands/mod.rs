@@ -36,6 +36,12 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit> {
         Command::Artifacts(ArtifactsCommand::Serve { dir, listen }) => {
             return artifacts::serve(&dir, listen, printer).await;
         }
+        Command::Artifacts(ArtifactsCommand::Pack { dir, out }) => {
+            return artifacts::pack(&dir, &out, printer);
+        }
+        Command::Artifacts(ArtifactsCommand::Verify(options)) => {
+            return artifacts::verify(&options, printer).await;
+        }
         Command::Fleet(command) => return fleet::run(command, &global, printer),
         Command::Demo(options) => return demo::run(options, printer).await,
         Command::Explain(options) => {

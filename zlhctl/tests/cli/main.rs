@@ -9,6 +9,7 @@ mod history;
 mod lifecycle;
 mod mock;
 mod status;
+mod store;
 
 use std::path::Path;
 use std::process::{Output, Stdio};
