@@ -23,5 +23,5 @@ pub use fetch::{CacheWarning, FetchError, Fetched, Fetcher, SystemResolver, Tuni
 pub use hash::{HashingWriter, hash_file};
 pub use pack::{Pack, PackError, Packed, pack_dir};
 pub use place::{Owner, PlaceError, place_file};
-pub use store::{Install, InstallError, Store};
+pub use store::{Drift, DriftKind, Install, InstallError, InstalledTree, Store};
 pub use unpack::{Limits, UnpackError, Unpacked, unpack};

@@ -121,7 +121,7 @@ fn collect(pack: &Pack<'_>) -> Result<Vec<(String, What)>, PackError> {
             let refused = |why| PackError::Refused { path: path.clone(), why };
             let name = entry.file_name().into_string().map_err(|_| refused("its name is not UTF-8"))?;
             let rel = if dir.is_empty() { name } else { format!("{dir}/{name}") };
-            if rel == crate::store::MARK || (pack.exclude)(&rel) {
+            if rel == crate::store::MARK || rel == crate::store::MANIFEST || (pack.exclude)(&rel) {
                 continue;
             }
             let meta = entry.metadata().map_err(failed)?;

@@ -96,6 +96,9 @@ pub(crate) enum Command {
     /// Have an agent do what the remedy of a crash offers
     #[command(after_long_help = FIX_EXAMPLES)]
     Fix(Fix),
+    /// What an agent has installed to run things with, and the verbs on it
+    #[command(subcommand)]
+    Runtimes(RuntimesCommand),
     /// List an agent's operations, newest first
     Operations(One),
     /// Edit the fleet file
@@ -402,6 +405,56 @@ pub(crate) enum CatalogCommand {
         #[arg(value_hint = ValueHint::FilePath)]
         new: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RuntimesCommand {
+    /// List the installed versions
+    List(One),
+    /// Install a version from the catalog, beside the others
+    Install(OneRuntime),
+    /// Compare an installed version with what was installed, file by file
+    Verify(OneRuntime),
+    /// Compare, and install it again if it is not the same
+    Repair(OneRuntime),
+    /// Remove a version
+    Remove {
+        #[command(flatten)]
+        one: OneRuntime,
+        /// Also the one that is configured to run; the next start installs it again
+        #[arg(long)]
+        force: bool,
+    },
+    /// Remove every version that nobody uses
+    Gc {
+        #[command(flatten)]
+        one: One,
+        #[command(flatten)]
+        patience: Patience,
+    },
+}
+
+/// One version of a runtime on one agent.
+#[derive(Debug, Args)]
+pub(crate) struct OneRuntime {
+    #[command(flatten)]
+    pub(crate) one: One,
+    /// For example java
+    #[arg(value_name = "RUNTIME")]
+    pub(crate) id: String,
+    /// For example 21.0.9
+    #[arg(value_name = "VERSION")]
+    pub(crate) version: String,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+}
+
+/// How long an operation is waited for.
+#[derive(Debug, Args)]
+pub(crate) struct Patience {
+    /// Give up waiting after this time
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Debug, Subcommand)]

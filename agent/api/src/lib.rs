@@ -11,6 +11,7 @@ mod crash;
 mod history;
 mod operation;
 mod problem;
+mod runtime;
 mod status;
 
 #[cfg(feature = "client")]
@@ -28,6 +29,7 @@ pub use history::{
 };
 pub use operation::{Operation, OperationKind, OperationState, OperationSummary, Operations, Progress};
 pub use problem::{ErrorCode, Problem};
+pub use runtime::{InstalledRuntime, InstalledRuntimes};
 pub use status::{
     Accepted, Artifacts, CommandRequest, Players, Ready, Resources, RestartBudget, State, Status, Version,
 };

@@ -15,8 +15,12 @@ pub enum OperationKind {
     Stop,
     /// Stop, then start.
     Restart,
-    /// Do what a crash's remedy says.
+    /// Do what a crash's remedy says, or put a runtime right.
     Repair,
+    /// Compare a runtime with what was installed.
+    Verify,
+    /// Remove runtimes.
+    Remove,
 }
 
 /// Where an operation stands.

@@ -25,6 +25,7 @@ mod operations;
 mod peer;
 mod players;
 mod problem;
+mod runtimes;
 mod server;
 mod stall;
 mod status;
@@ -163,6 +164,12 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(crashes::list))
         .routes(routes!(crashes::one))
         .routes(routes!(crashes::act))
+        .routes(routes!(runtimes::list))
+        .routes(routes!(runtimes::install))
+        .routes(routes!(runtimes::verify))
+        .routes(routes!(runtimes::repair))
+        .routes(routes!(runtimes::remove))
+        .routes(routes!(runtimes::collect))
         .routes(routes!(operations::list))
         .routes(routes!(operations::one))
         .routes(routes!(openapi::openapi))

@@ -13,6 +13,7 @@
 
 mod catalog;
 mod installer;
+mod runtimes;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use zlh_artifacts::{
 };
 use zlh_catalog::{Artifact, Id, InstallStep, LookupError, RelPath, Requirement, VersionRange};
 
+pub(crate) use self::runtimes::{Tend, TendJob, installed, is};
 use crate::config::AgentConfig;
 use crate::game::payload::GameRequest;
 use crate::game::plan::{Installed, InstalledRuntime, JAVA};
@@ -150,12 +152,12 @@ impl Job {
 
         // Everything is here and verified before anything is put in place.
         let archive = match runtime {
-            Some((_, version)) => Some(self.fetch(&fetcher, &version.archive, &report).await?),
+            Some((_, version)) => Some(fetch(&self.log, &fetcher, &version.archive, &report).await?),
             None => None,
         };
         let mut files = Files::new();
         for artifact in &entry.files {
-            let path = self.fetch(&fetcher, artifact, &report).await?;
+            let path = fetch(&self.log, &fetcher, artifact, &report).await?;
             files.insert(artifact.name.clone(), (artifact.clone(), path));
         }
         let runtime = match (runtime, archive) {
@@ -200,27 +202,6 @@ impl Job {
             .await?
             .map_err(|source| InstallError::Io { step: "record what is installed".to_owned(), source })?;
         Ok(installed)
-    }
-
-    async fn fetch(
-        &self,
-        fetcher: &Fetcher,
-        artifact: &Artifact,
-        report: &(impl Fn(Step) + Clone + Send),
-    ) -> Result<PathBuf, InstallError> {
-        let text = format!("fetching {}", artifact.path.file_name());
-        say(report, &text);
-        let fetched = {
-            let (report, size) = (report.clone(), artifact.size);
-            fetcher
-                .fetch(artifact, move |done| report(Step { text: text.clone(), bytes: Some((done, size)) }))
-                .await?
-        };
-        if let Some(warning) = &fetched.warning {
-            warn!(self.log, "a damaged file of the cache was replaced"; "file" => %artifact.path, "why" => %warning);
-        }
-        info!(self.log, "fetched and verified"; "file" => %artifact.path, "sha256" => %artifact.sha256, "from_cache" => fetched.from_cache);
-        Ok(fetched.path)
     }
 
     /// The plan's own steps, in its order.
@@ -285,6 +266,28 @@ impl Job {
         }
         Ok(())
     }
+}
+
+/// A verified file in the cache.
+async fn fetch(
+    log: &Logger,
+    fetcher: &Fetcher,
+    artifact: &Artifact,
+    report: &(impl Fn(Step) + Clone + Send),
+) -> Result<PathBuf, InstallError> {
+    let text = format!("fetching {}", artifact.path.file_name());
+    say(report, &text);
+    let fetched = {
+        let (report, size) = (report.clone(), artifact.size);
+        fetcher
+            .fetch(artifact, move |done| report(Step { text: text.clone(), bytes: Some((done, size)) }))
+            .await?
+    };
+    if let Some(warning) = &fetched.warning {
+        warn!(log, "a damaged file of the cache was replaced"; "file" => %artifact.path, "why" => %warning);
+    }
+    info!(log, "fetched and verified"; "file" => %artifact.path, "sha256" => %artifact.sha256, "from_cache" => fetched.from_cache);
+    Ok(fetched.path)
 }
 
 /// A tree to be installed into a store.

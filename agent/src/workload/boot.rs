@@ -78,6 +78,7 @@ pub(crate) fn boot(
         console.clone(),
         journal.clone(),
         archive.clone(),
+        paths.runtimes(),
     );
     let shelf = Shelf::new(&paths);
     let launcher = Launcher::new(config.workload_units, paths.is_system(), &log);

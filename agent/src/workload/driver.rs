@@ -130,6 +130,8 @@ pub(super) enum Event {
     Regained { instance: String, shim: ShimClient },
     /// The readiness probe has news.
     Probe { instance: String, seen: Seen },
+    /// What was to be done with runtimes is over: what was done, or why not.
+    Tended(Result<String, String>),
     /// A crash was explained, or its explanation amended.
     Explained { instance: String, record: Box<CrashRecord> },
     /// A repair that took its time has ended.
@@ -154,6 +156,8 @@ pub(crate) struct Driver {
     /// The next start is the agent's own idea: it found nothing running that should.
     pub(super) unasked: bool,
     pub(super) operation: Option<OperationSummary>,
+    /// What is being done with runtimes, beside everything else.
+    pub(super) tending: Option<OperationSummary>,
     pub(super) install_step: String,
     pub(super) silent: String,
     pub(super) cancel_install: Option<oneshot::Sender<()>>,
@@ -210,6 +214,7 @@ impl Driver {
             starting: None,
             unasked: false,
             operation: None,
+            tending: None,
             install_step: String::new(),
             silent: String::new(),
             cancel_install: None,
@@ -314,6 +319,7 @@ impl Driver {
             Verb::Stop { now } => self.stop(now),
             Verb::Restart { now } => self.restart(now),
             Verb::Repair { repair, server } => self.repair(repair, &server),
+            Verb::Tend(tend) => self.tend(tend),
         }
     }
 
@@ -369,6 +375,8 @@ impl Driver {
             OperationKind::Stop => "stopping: the server saves and ends",
             OperationKind::Restart => "restarting: the server saves and ends",
             OperationKind::Repair => "repairing",
+            OperationKind::Verify => "verifying",
+            OperationKind::Remove => "removing",
         };
         let operation = self.operations.begin(kind, phase);
         info!(self.context.log, "{phase}"; "operation" => &operation.id);

@@ -3,17 +3,22 @@
 //! Requests go to the one driver task; everything that can be read is read from
 //! published values and never waits for the driver.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use zlh_api::{Config, ErrorCode, Operation, OperationSummary, Players, Problem, Ready, State, Status};
 
+use zlh_artifacts::InstalledTree;
+
 use super::operations::Operations;
 use super::snapshot::Snapshot;
 use crate::console::Console;
 use crate::crash::Archive;
+use crate::errors::chain;
 use crate::game::plan::SIZE;
+use crate::install::{Tend, installed};
 use crate::journal::Journal;
 
 /// A mutating request.
@@ -29,6 +34,8 @@ pub(crate) enum Verb {
     Restart { now: bool },
     /// Do what a crash's remedy says. `server`: the one that crashed.
     Repair { repair: Repair, server: String },
+    /// Something with runtimes, beside the game.
+    Tend(Tend),
 }
 
 /// What the agent does about a crash when it is asked to.
@@ -88,6 +95,7 @@ pub(crate) struct Handle {
     console: Console,
     journal: Journal,
     crashes: Archive,
+    runtimes: PathBuf,
 }
 
 impl Handle {
@@ -98,8 +106,9 @@ impl Handle {
         console: Console,
         journal: Journal,
         crashes: Archive,
+        runtimes: PathBuf,
     ) -> Self {
-        Self { requests, snapshot, operations, console, journal, crashes }
+        Self { requests, snapshot, operations, console, journal, crashes, runtimes }
     }
 
     /// Asks the driver; the answer comes as soon as the verb is admitted or refused.
@@ -187,6 +196,20 @@ impl Handle {
     /// The last crashes. Reading them blocks.
     pub(crate) fn crashes(&self) -> &Archive {
         &self.crashes
+    }
+
+    /// Every installed runtime.
+    pub(crate) async fn runtimes(&self) -> Result<Vec<InstalledTree>, String> {
+        let store = self.runtimes.clone();
+        tokio::task::spawn_blocking(move || installed(store))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| chain(&error))
+    }
+
+    /// The tree that what is configured runs with.
+    pub(crate) fn runtime_in_use(&self) -> Option<PathBuf> {
+        self.snapshot.borrow().runtime.clone()
     }
 
     async fn ask<T>(

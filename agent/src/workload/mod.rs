@@ -27,6 +27,7 @@ mod snapshot;
 mod start;
 mod stopping;
 mod stored;
+mod tending;
 
 pub(crate) use boot::boot;
 #[cfg(test)]

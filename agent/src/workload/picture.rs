@@ -109,6 +109,7 @@ impl Driver {
                 fetches_upstream: i.fetches_upstream,
             }),
             warnings,
+            runtime: self.installed.as_ref().and_then(|i| i.runtime.as_ref()).map(|one| one.dir.clone()),
             root: self.request.as_ref().map(|r| self.context.paths.game_root(&r.game, &r.variant, &r.world)),
         }
     }

@@ -46,6 +46,8 @@ pub(crate) struct Snapshot {
     pub warnings: Vec<String>,
     /// The workload's folder, for resource figures.
     pub root: Option<std::path::PathBuf>,
+    /// The tree of the runtime that what is configured runs with.
+    pub runtime: Option<std::path::PathBuf>,
 }
 
 impl Snapshot {
@@ -71,6 +73,7 @@ impl Snapshot {
             artifacts: None,
             warnings: Vec::new(),
             root: None,
+            runtime: None,
         }
     }
 

@@ -19,6 +19,9 @@ pub(crate) struct Mark {
     pub(crate) strip_components: u8,
     pub(crate) entries: u64,
     pub(crate) bytes: u64,
+    /// Of the manifest; none in trees that older agents installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) manifest: Option<Sha256>,
 }
 
 pub(crate) const SCHEMA: u32 = 1;

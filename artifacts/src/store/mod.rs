@@ -13,6 +13,7 @@
 //! (installed by an older agent) is set aside, never deleted.
 
 mod executable;
+mod manifest;
 mod mark;
 
 use std::fs::{DirBuilder, File, Permissions};
@@ -23,12 +24,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 use thiserror::Error;
-use zlh_catalog::{Artifact, NameError, RelPath, Sha256, check_component};
+use zlh_catalog::{Artifact, NameError, RelPath, Sha256, check_component, compare_versions};
 
 use crate::beneath::{exchange, free_bytes, rename, sync_dir, unique};
 use crate::unpack::{Limits, UnpackError, unpack};
 use mark::{Mark, SCHEMA};
 
+pub(crate) use manifest::NAME as MANIFEST;
+pub use manifest::{Drift, DriftKind};
 pub(crate) use mark::NAME as MARK;
 
 /// A directory of installed trees.
@@ -54,6 +57,27 @@ pub struct Install<'a> {
     pub executables: &'a [&'a RelPath],
     /// Ceilings for the archive.
     pub limits: Limits,
+}
+
+/// A complete tree of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstalledTree {
+    /// For example `node`.
+    pub name: String,
+    /// For example `22.23.3`.
+    pub version: String,
+    /// Where it is.
+    pub dir: PathBuf,
+    /// Of the archive it came from.
+    pub sha256: Sha256,
+    /// Files, directories and links.
+    pub entries: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Whether the deployed path of its version leads to it.
+    pub current: bool,
+    /// When it was installed.
+    pub installed: Option<std::time::SystemTime>,
 }
 
 /// Why a tree could not be installed. What was installed before is untouched.
@@ -162,6 +186,74 @@ impl Store {
         Ok(tree)
     }
 
+    /// Every complete tree, by name and version.
+    pub fn list(&self) -> Result<Vec<InstalledTree>, InstallError> {
+        let trees = self.trees();
+        let entries = std::fs::read_dir(&trees).map_err(InstallError::io("read", &trees))?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let dir = entry.map_err(InstallError::io("read", &trees))?.path();
+            let hidden = dir.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+            let Some(mark) = Mark::read(&dir).filter(|mark| !hidden && mark.schema == SCHEMA) else {
+                continue;
+            };
+            if check_names(&mark.name, &mark.version).is_err()
+                || self.tree(&mark.name, &mark.version, &mark.sha256) != dir
+            {
+                continue;
+            }
+            let linked = std::fs::canonicalize(self.link(&mark.name, &mark.version)).ok();
+            let installed = dir.join(MARK).metadata().and_then(|meta| meta.modified()).ok();
+            found.push(InstalledTree {
+                current: linked.is_some() && linked == std::fs::canonicalize(&dir).ok(),
+                name: mark.name,
+                version: mark.version,
+                sha256: mark.sha256,
+                entries: mark.entries,
+                bytes: mark.bytes,
+                installed,
+                dir,
+            });
+        }
+        found.sort_by(|a, b| {
+            (&a.name, &a.dir).cmp(&(&b.name, &b.dir)).then_with(|| compare_versions(&a.version, &b.version))
+        });
+        Ok(found)
+    }
+
+    /// How a tree differs from what was installed; nothing when it is as it was. Blocks, and
+    /// reads every file.
+    pub fn verify(&self, tree: &InstalledTree) -> Result<Vec<Drift>, InstallError> {
+        let cannot = || InstallError::io("read", &tree.dir);
+        match Mark::read(&tree.dir).map(|mark| mark.manifest) {
+            Some(Some(expected)) => manifest::compare(&tree.dir, expected).map_err(cannot()),
+            // Installed before there were manifests: nothing is known of what it was.
+            _ => Ok(vec![Drift { path: MANIFEST.to_owned(), what: DriftKind::Missing }]),
+        }
+    }
+
+    /// Takes a tree away: first its link, then the whole of it at once; killed in between, the
+    /// next open removes the rest. Blocks.
+    pub fn remove(&self, tree: &InstalledTree) -> Result<(), InstallError> {
+        let _lock = self.lock(FlockOperation::LockExclusive)?;
+        let link = self.link(&tree.name, &tree.version);
+        if tree.current {
+            match std::fs::remove_file(&link) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(InstallError::io("remove", &link)(error));
+                }
+                _ => {}
+            }
+            // The folder of the name goes with its last version; one that is not empty stays.
+            let _ = std::fs::remove_dir(self.root.join(&tree.name));
+        }
+        let aside = self.trees().join(format!("{STAGING}{}", unique()));
+        std::fs::rename(&tree.dir, &aside).map_err(InstallError::io("move away", &tree.dir))?;
+        sync_dir(File::open(self.trees()).map_err(InstallError::io("open", self.trees()))?)
+            .map_err(InstallError::io("sync", self.trees()))?;
+        remove_tree(&aside).map_err(InstallError::io("remove", &aside))
+    }
+
     fn stage(
         &self,
         install: &Install<'_>,
@@ -182,9 +274,11 @@ impl Store {
                 UnpackError::NoSpace { dir, needed, free } => InstallError::NoSpace { dir, needed, free },
                 source => InstallError::Unpack { name: name.clone(), version: version.clone(), source },
             })?;
-        if staging.path.join(MARK).symlink_metadata().is_ok() {
-            let source = UnpackError::refused(MARK, "the name is reserved");
-            return Err(InstallError::Unpack { name, version, source });
+        for ours in [MARK, MANIFEST] {
+            if staging.path.join(ours).symlink_metadata().is_ok() {
+                let source = UnpackError::refused(ours, "the name is reserved");
+                return Err(InstallError::Unpack { name, version, source });
+            }
         }
         for program in install.executables {
             if let Some(why) = executable::defect(&staging.path.join(program.as_str())) {
@@ -193,6 +287,7 @@ impl Store {
             }
         }
         let written = (|| {
+            let manifest = manifest::write(&staging.path)?;
             // Everything below is on disk before the mark says so.
             rustix::fs::syncfs(File::open(&staging.path)?)?;
             let mark = Mark {
@@ -203,6 +298,7 @@ impl Store {
                 strip_components,
                 entries: unpacked.entries,
                 bytes: unpacked.bytes,
+                manifest: Some(manifest),
             };
             mark.write(&staging.path)?;
             std::fs::set_permissions(&staging.path, Permissions::from_mode(0o755))

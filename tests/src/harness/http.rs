@@ -61,6 +61,11 @@ impl Http {
         self.send("POST", path, Some(b""))
     }
 
+    /// `DELETE path`.
+    pub fn delete(&self, path: &str) -> io::Result<Response> {
+        self.send("DELETE", path, None)
+    }
+
     /// `POST path` with a JSON body.
     pub fn post_json(&self, path: &str, body: &Value) -> io::Result<Response> {
         self.send("POST", path, Some(body.to_string().as_bytes()))

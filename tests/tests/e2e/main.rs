@@ -24,6 +24,7 @@ mod readiness;
 mod recovery;
 mod recycled;
 mod repairs;
+mod runtimes;
 mod stopping;
 mod story;
 mod versions;

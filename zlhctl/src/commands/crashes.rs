@@ -1,8 +1,9 @@
 //! `zlhctl crashes` and `zlhctl fix`.
 
 use anyhow::{Result, anyhow};
-use zlh_api::{CrashRecord, OperationState};
+use zlh_api::CrashRecord;
 
+use super::operations;
 use crate::cli::Fix;
 use crate::exit::{Exit, Hint};
 use crate::printer::{Format, Paint, Printer};
@@ -84,28 +85,10 @@ pub(crate) async fn fix(options: &Fix, targets: &Targets, printer: Printer) -> R
         },
     };
     let accepted = client.act_on_crash(&id, &options.action).await?;
-    let Some(begun) = accepted.operation else { return Ok(Exit::Ok) };
-    let until = std::time::Instant::now() + options.timeout;
-    loop {
-        let operation = client.operation(&begun.id).await?;
-        match operation.state {
-            OperationState::Running => {}
-            OperationState::Succeeded => {
-                printer.note(&format!("{}: {} is done", target.name, options.action));
-                return Ok(Exit::Ok);
-            }
-            OperationState::Failed | OperationState::Cancelled => {
-                let why = operation.error.unwrap_or_else(|| "it was cancelled".to_owned());
-                return Err(anyhow!("{}: {why}", target.name))
-                    .hint("`zlhctl explain NAME` shows what else can be done");
-            }
-        }
-        if std::time::Instant::now() > until {
-            return Err(anyhow!("{}: {} is not done yet", target.name, options.action))
-                .hint("`zlhctl operations NAME` shows how far it is");
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
+    let done = format!("{} is done", options.action);
+    operations::until_done(&client, &target.name, accepted, options.timeout, &done, printer)
+        .await
+        .hint("`zlhctl explain NAME` shows what else can be done")
 }
 
 #[cfg(test)]

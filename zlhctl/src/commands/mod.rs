@@ -14,6 +14,7 @@ mod lifecycle;
 mod logs;
 mod operations;
 mod players;
+mod runtimes;
 mod send;
 pub(crate) mod status;
 mod wait;
@@ -75,6 +76,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit> {
         Command::Crashes(one) => crashes::run(&one.name, &targets, printer).await,
         Command::Explain(options) => explain::run(&options, &targets, printer).await,
         Command::Fix(options) => crashes::fix(&options, &targets, printer).await,
+        Command::Runtimes(command) => runtimes::run(&command, &targets, printer).await,
         Command::Operations(one) => operations::run(&one.name, &targets, printer).await,
         Command::Completions { .. }
         | Command::Catalog(_)

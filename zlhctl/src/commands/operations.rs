@@ -1,9 +1,12 @@
 //! `zlhctl operations`.
 
-use anyhow::Result;
-use zlh_api::{Operation, OperationKind, OperationState};
+use std::time::{Duration, Instant};
 
-use crate::exit::Exit;
+use anyhow::{Result, anyhow};
+use zlh_api::client::Client;
+use zlh_api::{Accepted, Operation, OperationKind, OperationState};
+
+use crate::exit::{Exit, Hint};
 use crate::printer::{Format, Paint, Printer};
 use crate::target::Targets;
 use crate::ui::table::{Cell, Table};
@@ -49,6 +52,47 @@ fn table(operations: &[Operation], now: jiff::Timestamp) -> Table {
     table
 }
 
+/// Waits for the end of what was begun, and says `done` when it went well. Its steps are told
+/// on the way.
+pub(crate) async fn until_done(
+    client: &Client,
+    name: &str,
+    accepted: Accepted,
+    timeout: Duration,
+    done: &str,
+    printer: Printer,
+) -> Result<Exit> {
+    let Some(begun) = accepted.operation else { return Ok(Exit::Ok) };
+    let until = Instant::now() + timeout;
+    let mut told = String::new();
+    loop {
+        let operation = client.operation(&begun.id).await?;
+        match operation.state {
+            OperationState::Running => {
+                if operation.phase != told {
+                    printer.note(&format!("{name}: {}", operation.phase));
+                    told = operation.phase;
+                }
+            }
+            OperationState::Succeeded => {
+                printer.note(&format!("{name}: {done}"));
+                return Ok(Exit::Ok);
+            }
+            OperationState::Failed | OperationState::Cancelled => {
+                return Err(anyhow!(
+                    "{name}: {}",
+                    operation.error.unwrap_or_else(|| "it was cancelled".to_owned())
+                ));
+            }
+        }
+        if Instant::now() > until {
+            return Err(anyhow!("{name}: it is not done yet"))
+                .hint("`zlhctl operations NAME` shows how far it is");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 pub(crate) fn kind(kind: OperationKind) -> &'static str {
     match kind {
         OperationKind::Install => "install",
@@ -56,6 +100,8 @@ pub(crate) fn kind(kind: OperationKind) -> &'static str {
         OperationKind::Stop => "stop",
         OperationKind::Restart => "restart",
         OperationKind::Repair => "repair",
+        OperationKind::Verify => "verify",
+        OperationKind::Remove => "remove",
     }
 }
 

@@ -32,6 +32,7 @@ use crate::{
     CrashRecord, Crashes, DEFAULT_PORT, History, HistoryWindow, Operation, Operations, Players, Problem,
     Ready, Status, Version,
 };
+use crate::{InstalledRuntime, InstalledRuntimes};
 
 /// Talks to one agent.
 #[derive(Clone)]
@@ -361,6 +362,51 @@ impl Client {
     pub async fn act_on_crash(&self, id: &str, action: &str) -> Result<Accepted, ClientError> {
         let path = format!("crashes/{}/actions/{}", id.replace('/', ""), action.replace('/', ""));
         let response = self.send(self.request(Method::POST, &path)).await?;
+        self.json(response).await
+    }
+
+    /// `GET /runtimes`.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn runtimes(&self) -> Result<Vec<InstalledRuntime>, ClientError> {
+        Ok(self.get::<InstalledRuntimes>("runtimes").await?.runtimes)
+    }
+
+    /// `POST /runtimes/{id}/{version}/{verb}`: `install`, `verify` or `repair`.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn tend_runtime(&self, id: &str, version: &str, verb: &str) -> Result<Accepted, ClientError> {
+        let path = format!("runtimes/{}/{}/{verb}", id.replace('/', ""), version.replace('/', ""));
+        let response = self.send(self.request(Method::POST, &path)).await?;
+        self.json(response).await
+    }
+
+    /// `DELETE /runtimes/{id}/{version}`.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn remove_runtime(
+        &self,
+        id: &str,
+        version: &str,
+        force: bool,
+    ) -> Result<Accepted, ClientError> {
+        let mut url = self.url(&format!("runtimes/{}/{}", id.replace('/', ""), version.replace('/', "")));
+        if force {
+            url.query_pairs_mut().append_pair("force", "true");
+        }
+        let response = self.send(self.authorize(self.http.delete(url))).await?;
+        self.json(response).await
+    }
+
+    /// `POST /runtimes/gc`.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn collect_runtimes(&self) -> Result<Accepted, ClientError> {
+        let response = self.send(self.request(Method::POST, "runtimes/gc")).await?;
         self.json(response).await
     }
 

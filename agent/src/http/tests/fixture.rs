@@ -121,8 +121,15 @@ impl Fixture {
         let quiet = slog::Logger::root(slog::Discard, slog::o!());
         let journal = Journal::open(&dir.path().join("journal"), quiet.clone());
         let archive = Archive::new(dir.path().join("crashes"), quiet.clone());
-        let handle =
-            Handle::new(requests, snapshot_seen, operations.clone(), console, journal, archive.clone());
+        let handle = Handle::new(
+            requests,
+            snapshot_seen,
+            operations.clone(),
+            console,
+            journal,
+            archive.clone(),
+            dir.path().join("runtimes"),
+        );
         let uid = rustix::process::geteuid().as_raw();
         let app = App::with(handle, Policy::new(&config, uid), limits, quiet);
         let (shutdown, _) = watch::channel(false);
@@ -253,6 +260,7 @@ async fn drive(mut asked: mpsc::Receiver<Request>, script: Arc<Mutex<Script>>, o
                     Verb::Stop { .. } => (State::Stopping, OperationKind::Stop),
                     Verb::Restart { .. } => (State::Stopping, OperationKind::Restart),
                     Verb::Repair { .. } => (State::Idle, OperationKind::Repair),
+                    Verb::Tend(_) => (State::Idle, OperationKind::Verify),
                 };
                 script.verbs.push(verb);
                 let answer = match &script.refuse {
