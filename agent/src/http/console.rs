@@ -34,7 +34,7 @@ pub(crate) struct Wait {
 /// With `?wait=` the answer is what the server printed from then on: once it has been silent
 /// for 250 ms after its first line, and at the latest after that time. (A console answers
 /// nobody in particular: what something else made it print stands there, too.) A caller has
-/// 100 commands at once and 20 more each second. Who typed what stands in `GET /history`.
+/// 500 commands at once and 50 more each second. Who typed what stands in `GET /history`.
 #[utoipa::path(post, path = "/console/command", operation_id = "console_command", tag = "console", params(Wait), request_body = CommandRequest, responses(
     (status = 200, description = "With `?wait=`: what followed", body = CommandOutput),
     (status = 204, description = "Typed",

@@ -3,7 +3,8 @@
 //! The body is the bytes as logged, never a byte more or less: a caller counts
 //! them to know where to go on. At a gap (output that the disk refused for too long,
 //! or that was rotated away while a slow caller was reading) the answer ends instead
-//! of skipping; the next call's `zlh-console-offset` shows the gap.
+//! of skipping; the next call's `zlh-console-offset` shows the gap. With `grep=` the body is the
+//! lines that match, and `zlh-console-next` is where to go on as ever.
 
 use std::io;
 
@@ -15,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, http::HeaderName};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
+use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 use tokio::sync::watch;
 use utoipa::IntoParams;
@@ -24,7 +26,7 @@ use super::App;
 use super::guard::Caller;
 use super::problem::{Answer, Failure};
 use super::server::stopped;
-use crate::console::{Chunk, Console};
+use crate::console::{Chunk, Console, text};
 
 /// Which part of the log.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -39,6 +41,11 @@ pub(crate) struct Part {
     /// Go on with what comes until the caller leaves.
     #[serde(default)]
     follow: bool,
+    /// Only lines that contain this text.
+    grep: Option<String>,
+    /// Only lines that match this regular expression (linear time: no look-around, no
+    /// back-references; classes such as `\\d` are ASCII).
+    grep_re: Option<String>,
 }
 
 /// The console log, raw bytes by absolute offset.
@@ -53,6 +60,7 @@ pub(crate) async fn log(
     part: Result<Query<Part>, QueryRejection>,
 ) -> Answer<Response> {
     let Query(part) = part.map_err(|error| Failure::new(ErrorCode::InvalidRequest, error.body_text()))?;
+    let pattern = Pattern::of(&part)?;
     let reader = Reader::open(app.handle.console().clone(), &part).await.map_err(unreadable)?;
     let mut response = [(CONSOLE_OFFSET_HEADER, reader.cursor.to_string())].into_response();
     let headers = response.headers_mut();
@@ -60,8 +68,91 @@ pub(crate) async fn log(
     if !part.follow {
         headers.insert(NEXT_HEADER, reader.end.into());
     }
-    *response.body_mut() = Body::from_stream(reader.bytes(caller));
+    let bytes = reader.bytes(caller);
+    *response.body_mut() = match pattern {
+        None => Body::from_stream(bytes),
+        Some(pattern) => Body::from_stream(matching(bytes, Lines { pattern, partial: Vec::new() })),
+    };
     Ok(response)
+}
+
+/// What a line has to have. Escape sequences are no part of a line, whoever coloured it.
+enum Pattern {
+    Text(String),
+    Regex(Regex),
+}
+
+impl Pattern {
+    fn of(part: &Part) -> Answer<Option<Self>> {
+        let invalid = |why: String| Failure::new(ErrorCode::InvalidRequest, why);
+        match (&part.grep, &part.grep_re) {
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => Err(invalid("send grep or grep_re, not both".to_owned())),
+            (Some(text), None) => Ok(Some(Self::Text(text.clone()))),
+            (None, Some(source)) => RegexBuilder::new(source)
+                .unicode(false)
+                .size_limit(MAX_REGEX_BYTES)
+                .dfa_size_limit(MAX_REGEX_BYTES)
+                .build()
+                .map(|regex| Some(Self::Regex(regex)))
+                .map_err(|error| invalid(format!("grep_re is no regular expression: {error}"))),
+        }
+    }
+
+    fn matches(&self, line: &[u8]) -> bool {
+        let plain = text::plain(line);
+        match self {
+            Self::Text(text) => plain.contains(text.as_str()),
+            Self::Regex(regex) => regex.is_match(plain.trim_end().as_bytes()),
+        }
+    }
+}
+
+/// Cuts pieces into lines and keeps those that match, as they were logged.
+struct Lines {
+    pattern: Pattern,
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.partial.extend_from_slice(piece);
+            // A line without an end is looked at in pieces.
+            if piece.ends_with(b"\n") || self.partial.len() >= MAX_LINE_BYTES {
+                self.finish(out);
+            }
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        if !self.partial.is_empty() && self.pattern.matches(&self.partial) {
+            out.extend_from_slice(&self.partial);
+        }
+        self.partial.clear();
+    }
+}
+
+fn matching(
+    bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    lines: Lines,
+) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::try_unfold((Box::pin(bytes), Some(lines)), |(mut bytes, mut lines)| async move {
+        loop {
+            let Some(open) = &mut lines else { return Ok(None) };
+            let mut out = Vec::new();
+            match bytes.next().await.transpose()? {
+                Some(piece) => open.push(&piece, &mut out),
+                None => {
+                    open.finish(&mut out);
+                    lines = None;
+                }
+            }
+            if !out.is_empty() {
+                return Ok(Some((Bytes::from(out), (bytes, lines))));
+            }
+        }
+    })
 }
 
 /// Reads from `cursor` to `end`, waiting for bytes that are not written yet.
@@ -152,6 +243,8 @@ fn unreadable(error: io::Error) -> Failure {
 
 /// Where to go on.
 const NEXT_HEADER: HeaderName = HeaderName::from_static(zlh_api::CONSOLE_NEXT_HEADER);
+const MAX_REGEX_BYTES: usize = 1 << 20;
+const MAX_LINE_BYTES: usize = 64 * 1024;
 const DEFAULT_TAIL: usize = 200;
 const MAX_TAIL: usize = 100_000;
 const DEFAULT_BYTES: u64 = 1024 * 1024;

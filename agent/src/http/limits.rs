@@ -163,8 +163,8 @@ impl Pace {
 }
 
 /// Commands of one source at once, and how many more each second.
-pub(crate) const COMMANDS: f64 = 100.0;
-const COMMANDS_A_SECOND: f64 = 20.0;
+pub(crate) const COMMANDS: f64 = 500.0;
+const COMMANDS_A_SECOND: f64 = 50.0;
 
 /// Wrong tokens of one source within [`WINDOW`] before its tokens are not looked at any more.
 const MAX_FAILURES: u32 = 10;
@@ -199,12 +199,12 @@ mod tests {
         let pace = Pace::default();
         let start = Instant::now();
         let taken = (0..1000).filter(|_| pace.take(remote(1), start).is_ok()).count();
-        assert_eq!(taken, 100);
+        assert_eq!(taken, 500);
         let wait = pace.take(remote(1), start).unwrap_err();
-        assert!(wait > Duration::ZERO && wait <= Duration::from_millis(50), "{wait:?}");
+        assert!(wait > Duration::ZERO && wait <= Duration::from_millis(20), "{wait:?}");
         assert!(pace.take(remote(2), start).is_ok(), "another one's pace is his own");
         let later = start + Duration::from_secs(1);
-        assert_eq!((0..1000).filter(|_| pace.take(remote(1), later).is_ok()).count(), 20);
+        assert_eq!((0..1000).filter(|_| pace.take(remote(1), later).is_ok()).count(), 50);
         for index in 0..5000 {
             let _ = pace.take(remote(index), later + Duration::from_millis(u64::from(index)));
         }

@@ -130,12 +130,10 @@ pub(super) enum Event {
     Regained { instance: String, shim: ShimClient },
     /// The readiness probe has news.
     Probe { instance: String, seen: Seen },
-    /// What was to be done with runtimes is over: what was done, or why not.
+    /// What was to be done beside the game is over: what was done, or why not.
     Tended(Result<String, String>),
     /// A crash was explained, or its explanation amended.
     Explained { instance: String, record: Box<CrashRecord> },
-    /// A repair that took its time has ended.
-    Repaired { operation: String, result: Result<(), String> },
 }
 
 /// The driver of one workload.
@@ -156,7 +154,7 @@ pub(crate) struct Driver {
     /// The next start is the agent's own idea: it found nothing running that should.
     pub(super) unasked: bool,
     pub(super) operation: Option<OperationSummary>,
-    /// What is being done with runtimes, beside everything else.
+    /// What is being done with runtimes or a port, beside everything else.
     pub(super) tending: Option<OperationSummary>,
     pub(super) install_step: String,
     pub(super) silent: String,

@@ -79,7 +79,6 @@ impl Driver {
             }
             Event::Explained { instance, record } => self.explained(&instance, *record),
             Event::Tended(result) => self.tended(result),
-            Event::Repaired { operation, result } => self.repaired(&operation, result),
             Event::Probe { instance, seen } => {
                 if self.run.as_ref().is_some_and(|run| run.instance == instance) {
                     self.probed(seen);

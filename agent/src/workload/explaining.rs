@@ -107,7 +107,8 @@ impl Driver {
             ));
         }
         match self.machine.phase() {
-            Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. } if self.operation.is_none() => {}
+            Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. }
+                if self.operation.is_none() && self.tending.is_none() => {}
             Phase::Running { .. } | Phase::Error { alive: true, .. } => {
                 return Err(Problem::new(ErrorCode::WrongState, "the server is running: stop it first"));
             }
@@ -208,12 +209,12 @@ impl Driver {
         }
     }
 
+    /// Beside everything else: whoever starts the server meanwhile is told that the port is taken.
     fn free_port(&mut self, port: u16) -> Outcome {
         let operation = self.operations.begin(OperationKind::Repair, &format!("freeing port {port}"));
         self.note_operation(&operation);
-        self.operation = Some(operation.clone());
-        let (events, id) = (self.events_in.clone(), operation.id.clone());
-        let journal = self.context.journal.clone();
+        self.tending = Some(operation.clone());
+        let (events, journal) = (self.events_in.clone(), self.context.journal.clone());
         tokio::spawn(async move {
             let result = match journal.runs().await {
                 Ok(runs) => tokio::task::spawn_blocking(move || repair::free_port(port, &runs))
@@ -222,21 +223,8 @@ impl Driver {
                     .and_then(|result| result.map_err(|error| chain(&error))),
                 Err(error) => Err(chain(&error)),
             };
-            drop(events.send(Event::Repaired { operation: id, result }).await);
+            drop(events.send(Event::Tended(result.map(|()| format!("port {port} is free")))).await);
         });
         Outcome { state: self.machine.state(), operation: Some(operation) }
-    }
-
-    pub(super) fn repaired(&mut self, operation: &str, result: Result<(), String>) {
-        if self.operation.as_ref().is_none_or(|current| current.id != operation) {
-            return;
-        }
-        match result {
-            Ok(()) => self.finish(OperationState::Succeeded, None),
-            Err(error) => {
-                warn!(self.context.log, "a repair failed"; "error" => &error);
-                self.finish(OperationState::Failed, Some(error));
-            }
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the driver does with runtimes when it is asked to: beside the game, one at a time.
+//! What the driver does beside the game when it is asked to, one at a time.
 
 use slog::{info, o, warn};
 use zlh_api::{ErrorCode, OperationKind, OperationState, Problem};
@@ -12,7 +12,7 @@ use crate::install::{Step, Tend, TendJob, is};
 impl Driver {
     pub(super) fn tend(&mut self, tend: Tend) -> Result<Outcome, Problem> {
         if let Some(operation) = &self.tending {
-            let detail = "another operation on runtimes runs; GET /operations says how far it is";
+            let detail = "another operation beside the game runs; GET /operations says how far it is";
             return Err(
                 Problem::new(ErrorCode::OperationInProgress, detail).with_operation(operation.clone())
             );
@@ -96,7 +96,7 @@ impl Driver {
                 (OperationState::Succeeded, None)
             }
             Err(error) => {
-                warn!(self.context.log, "an operation on runtimes failed"; "error" => &error);
+                warn!(self.context.log, "an operation beside the game failed"; "error" => &error);
                 (OperationState::Failed, Some(error))
             }
         };

@@ -67,7 +67,7 @@ fn a_hundred_killed_agents_cost_no_byte() {
 /// kept is in order, and what is gone is told to the byte.
 #[test]
 fn an_absent_agent_makes_no_game_wait() {
-    const PRINTED: usize = 50 << 20;
+    const PRINTED: usize = 100 << 20;
     let mut agent = Agent::with_ready_fake(&[]);
     let game = agent.game();
     agent.command(&format!("flood {PRINTED} 0"));

@@ -131,3 +131,36 @@ async fn html_in_the_log_stays_text() {
     let answer = exchange(address, b"GET /console/log HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
     assert!(answer.contains("x-content-type-options: nosniff") && answer.contains("<script>"), "{answer}");
 }
+
+#[tokio::test]
+async fn lines_are_chosen_by_text_or_by_a_regular_expression() {
+    let fixture = Fixture::new();
+    fixture.print(b"\x1b[31mERR\x1b[0mOR one\r\nfine\r\nerror 22\r\nunfinished ERROR");
+    let lines = async |query: &str| {
+        let reply = fixture.get(&format!("/console/log?since=0&{query}")).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        assert_eq!(reply.header("zlh-console-next"), fixture.app.0.handle.console().head().to_string());
+        reply.body
+    };
+    assert_eq!(lines("grep=ERROR").await, "\u{1b}[31mERR\u{1b}[0mOR one\r\nunfinished ERROR");
+    assert_eq!(lines("grep_re=%5Eerror%20%5Cd%2B%24").await, "error 22\r\n", "of the plain line");
+    assert_eq!(lines("grep_re=(%3Fi)error").await.matches("\n").count(), 2);
+    assert_eq!(lines("grep=nothing").await, "");
+    for bad in ["grep_re=(", "grep=a&grep_re=b", "grep_re=a%7B1000%7D%7B1000%7D%7B1000%7D", "grep_re=(a)%5C1"]
+    {
+        let reply = fixture.get(&format!("/console/log?{bad}")).await;
+        reply.is_problem(400, "invalid_request");
+    }
+    // A flood without an end of line is looked at piece by piece.
+    fixture.print(&vec![b'x'; 1 << 20]);
+    fixture.print(b"\nneedle\n");
+    assert!(lines("grep=needle&max=4000000").await.ends_with("needle\n"));
+}
+
+#[tokio::test]
+async fn a_regular_expression_costs_time_in_proportion() {
+    let fixture = Fixture::new();
+    fixture.print(&vec![b'a'; 1 << 20]);
+    let reply = within(fixture.get("/console/log?since=0&grep_re=(a%2B)%2B%24b")).await;
+    assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, ""));
+}
