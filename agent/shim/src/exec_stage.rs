@@ -1,4 +1,5 @@
-//! The exec stage: `zlh-agent exec RUN_DIR STATUS_FD LOCK_FD`, between the shim and the workload.
+//! The exec stage: `zlh-agent exec RUN_DIR STATUS_FD LOCK_FD SPEC_FD`, between the shim and
+//! the workload.
 //!
 //! A fresh process, single-threaded, so that everything between "new session"
 //! and `execve` is ordinary code and not code after a fork of something larger.
@@ -14,7 +15,7 @@
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufReader, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::ExitCode;
@@ -38,16 +39,20 @@ struct Failure {
 
 /// Runs the stage with the arguments after `exec`.
 pub fn main(args: &[OsString]) -> ExitCode {
-    let [run_dir, status_fd, lock_fd] = args else {
+    let [run_dir, status_fd, lock_fd, spec_fd] = args else {
         return ExitCode::from(2);
     };
-    let (Some(status_fd), Some(lock_fd)) = (descriptor(status_fd), descriptor(lock_fd)) else {
+    let (Some(status_fd), Some(lock_fd), Some(spec_fd)) =
+        (descriptor(status_fd), descriptor(lock_fd), descriptor(spec_fd))
+    else {
         return ExitCode::from(2);
     };
     // SAFETY: the shim passed this descriptor for us to own, and nothing else in this
     // process (which has just begun) knows it.
     let mut status = File::from(unsafe { OwnedFd::from_raw_fd(status_fd) });
-    match run(Path::new(run_dir), &mut status, lock_fd) {
+    // SAFETY: as above.
+    let spec = File::from(unsafe { OwnedFd::from_raw_fd(spec_fd) });
+    match run(Path::new(run_dir), &mut status, lock_fd, spec) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // If the shim is gone there is nobody left to tell.
@@ -58,8 +63,8 @@ pub fn main(args: &[OsString]) -> ExitCode {
 }
 
 /// Returns only in the leader that has done its work, or on failure.
-fn run(run_dir: &Path, status: &mut File, lock_fd: RawFd) -> Result<(), Failure> {
-    let spec = Spec::read(run_dir)
+fn run(run_dir: &Path, status: &mut File, lock_fd: RawFd, spec: File) -> Result<(), Failure> {
+    let spec: Spec = serde_json::from_reader(BufReader::new(spec))
         .map_err(|error| Failure { step: format!("read the spec: {error}"), errno: libc::EINVAL })?;
     rustix::io::fcntl_setfd(&*status, rustix::io::FdFlags::CLOEXEC).map_err(at("mark the status pipe"))?;
     rustix::process::setsid().map_err(at("setsid"))?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use zlh_api::State;
+use zlh_shim::spec::Spec;
 use zlh_tests::fake::events::What;
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::faults::Faults;
@@ -95,6 +96,33 @@ fn a_shim_that_is_slow_to_write_who_it_is_is_waited_for() {
 fn a_shim_that_is_slow_to_answer_has_not_ended() {
     // Longer than a handshake may take.
     a_slow_beginning("hold.recorded", 4000);
+}
+
+/// What a shim runs is what it was started for, whoever writes into its folder meanwhile.
+#[test]
+fn a_spec_that_was_replaced_under_a_shim_is_not_run() {
+    let mut agent = Agent::prepare(Store::fake(&FakePlan::new(&[])).unwrap()).unwrap();
+    let faults = Faults::of(&mut agent).unwrap();
+    agent.start();
+    agent.configure();
+    agent.wait_ready();
+    stops(&agent);
+    let reached = || faults.reached("shim").iter().filter(|point| *point == "hold.recorded").count();
+    let before = reached();
+    faults.plan("delay hold.recorded 2000").unwrap();
+    agent.post("/start", 202);
+    until("the shim has begun", SOON, || reached() > before);
+    let dir = agent.root_path("opt/zlh-agent/run/game");
+    let mut spec = Spec::read(&dir).unwrap();
+    let mark = agent.root_path("somebody-elses");
+    spec.instance = "0123456789abcdef0123456789abcdef".to_owned();
+    spec.argv = vec!["/usr/bin/touch".to_owned(), mark.display().to_string()];
+    spec.write(&dir).unwrap();
+    faults.clear().unwrap();
+    let status = agent.wait_ready();
+    assert_eq!((status.error, status.crashes_total), (None, 0));
+    assert!(!mark.exists() && agent.living_games().len() == 1);
+    stops(&agent);
 }
 
 #[test]

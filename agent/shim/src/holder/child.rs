@@ -3,12 +3,13 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fd::AsRawFd;
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
@@ -17,6 +18,7 @@ use crate::kin::Kin;
 use crate::living::Living;
 use crate::process::ProcessId;
 use crate::record::Exit;
+use crate::spec::Spec;
 
 /// Most bytes the exec stage may say.
 const MAX_STATUS: usize = 16 << 10;
@@ -44,19 +46,26 @@ pub(super) struct Child {
 
 impl Child {
     /// Spawns the exec stage with the terminal as its standard three.
-    pub(super) fn spawn(run_dir: &Path, slave: &OwnedFd, lock: &OwnedFd) -> io::Result<Self> {
+    pub(super) fn spawn(run_dir: &Path, spec: &Spec, slave: &OwnedFd, lock: &OwnedFd) -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // The writing end blocks: its few bytes always fit.
         rustix::io::ioctl_fionbio(&writer, false)?;
-        let inherit = [&writer, lock];
+        // What is run is what this shim was started for: the file in the run directory can be
+        // that of another start by now.
+        let mut memory = File::from(memfd_create("zlh-spec", MemfdFlags::CLOEXEC)?);
+        serde_json::to_writer(&memory, spec)?;
+        memory.rewind()?;
+        let memory = OwnedFd::from(memory);
+        let inherit = [&writer, lock, &memory];
         for fd in inherit {
             fcntl_setfd(fd, FdFlags::empty())?;
         }
-        let arguments: [OsString; 4] = [
+        let arguments: [OsString; 5] = [
             "exec".into(),
             run_dir.into(),
             writer.as_raw_fd().to_string().into(),
             lock.as_raw_fd().to_string().into(),
+            memory.as_raw_fd().to_string().into(),
         ];
         let terminal = || slave.try_clone().map(Stdio::from);
         let spawned = Command::new("/proc/self/exe")

@@ -115,7 +115,7 @@ pub(super) fn hold(run_dir: &Path) -> Result<Held, SetupError> {
     record.write(here).map_err(io_at("write shim.json"))?;
     let _ = crate::faults::point("hold.recorded");
     let absolute = std::env::current_dir().map_err(io_at("find the run directory"))?;
-    let child = Child::spawn(&absolute, &slave, &slot_lock).map_err(io_at("spawn the exec stage"))?;
+    let child = Child::spawn(&absolute, &spec, &slave, &slot_lock).map_err(io_at("spawn the exec stage"))?;
     record.started_boot_ms = super::boot_ms();
     let flight = Flight::create().ok();
     let locks = Locks { _slot: Some(slot_lock), _holder: holder_lock };
