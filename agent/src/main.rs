@@ -12,6 +12,7 @@ mod clock;
 mod config;
 mod console;
 mod crash;
+mod descriptors;
 mod errors;
 mod game;
 mod http;

@@ -39,8 +39,11 @@ impl Paths {
             (self.root.join("run/zlh-agent"), 0o755),
         ] {
             make_dir(&path, mode).map_err(|source| Unusable { path: path.clone(), source })?;
-            rustix::fs::access(&path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
-                .map_err(|errno| Unusable { path, source: errno.into() })?;
+            match rustix::fs::access(&path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
+                // It was good once: what runs can still be watched and stopped.
+                Ok(()) | Err(rustix::io::Errno::ROFS) => {}
+                Err(errno) => return Err(Unusable { path, source: errno.into() }),
+            }
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use zlh_shim::durable;
 
 use crate::cli::RunOptions;
 use crate::config::{AgentConfig, Environment};
+use crate::descriptors;
 use crate::errors::chain;
 use crate::http;
 use crate::journal::What;
@@ -40,6 +41,7 @@ const BLOCKING: usize = 32;
 /// Runs until SIGTERM or SIGINT. The game goes on without us, unless the container ends.
 pub(crate) fn run(options: &RunOptions) -> ExitCode {
     let began = Instant::now();
+    descriptors::raise();
     let environment = Environment::of_process();
     let config = AgentConfig::load(options, &environment);
     let vmid = Vmid::new(config.as_ref().ok().and_then(|c| c.vmid));
@@ -168,13 +170,14 @@ async fn tell_status(mut changes: watch::Receiver<Arc<workload::Snapshot>>, noti
 /// Two agents on one root would fight over everything.
 fn one_agent(paths: &Paths) -> Result<std::fs::File, String> {
     let path = paths.lock_file();
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+    let mut options = std::fs::OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    let opened = options.open(&path).or_else(|error| match error.kind() {
+        // On a disk that turned read-only an earlier agent's is as good a lock.
+        std::io::ErrorKind::ReadOnlyFilesystem => std::fs::File::open(&path),
+        _ => Err(error),
+    });
+    let file = opened.map_err(|error| format!("cannot open {}: {error}", path.display()))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(format!(

@@ -75,6 +75,21 @@ impl Policy {
         matches!(peer, Peer::Local(Some(uid)) if uid == 0 || uid == self.agent_uid)
     }
 
+    /// Whether a peer may call most things without a token, for who it is.
+    pub(crate) fn knows(&self, peer: Peer) -> bool {
+        self.is_trusted(peer) || self.token.is_none() && self.privileged(peer)
+    }
+
+    /// Whether anybody may ask for it.
+    #[allow(clippy::unused_self, reason = "a rule like the others")]
+    pub(crate) fn is_open(&self, uri: &Uri) -> bool {
+        uri.path() == "/health"
+    }
+
+    fn is_trusted(&self, peer: Peer) -> bool {
+        matches!(peer, Peer::Remote(ip) if self.trusts(ip))
+    }
+
     /// Whether a call brings a token that would be looked at.
     pub(crate) fn brings_token(&self, call: &Call<'_>) -> bool {
         self.token.is_some() && call.headers.contains_key(header::AUTHORIZATION)
@@ -82,12 +97,12 @@ impl Policy {
 
     /// The decision.
     pub(crate) fn decide(&self, peer: Peer, call: &Call<'_>) -> Result<(), Denial> {
-        if call.uri.path() == "/health" {
+        if self.is_open(call.uri) {
             return Ok(());
         }
         self.check_host(call)?;
         self.check_origin(call.headers)?;
-        let trusted = matches!(peer, Peer::Remote(ip) if self.trusts(ip));
+        let trusted = self.is_trusted(peer);
         let Some(token) = &self.token else {
             return if trusted || self.privileged(peer) { Ok(()) } else { Err(Denial::Stranger(peer)) };
         };

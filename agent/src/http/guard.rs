@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::extract::{Request, State};
@@ -35,6 +36,8 @@ pub(crate) struct Caller {
 pub(crate) struct Seat {
     pub(crate) _permit: OwnedSemaphorePermit,
     pub(crate) _place: Place,
+    /// Whoever came by it is known by who it is, or has brought a token.
+    pub(crate) known: AtomicBool,
 }
 
 /// Access first, then the handler under a deadline; whatever happens, an answer.
@@ -42,9 +45,16 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
     let started = Instant::now();
     let (method, uri) = (request.method().clone(), request.uri().clone());
     // Without a connection nothing is known of the peer, and so nothing is granted.
-    let peer = request.extensions().get::<Caller>().map_or(Peer::Local(None), |caller| caller.peer);
+    let caller = request.extensions().get::<Caller>();
+    let peer = caller.map_or(Peer::Local(None), |caller| caller.peer);
     let mut response = match admit(&app, peer, &request, started) {
-        Ok(()) => run(&app, &method, &uri, request, next).await,
+        Ok(()) => {
+            // What everybody may ask proves nothing.
+            if let Some(caller) = caller.filter(|_| !app.0.policy.is_open(&uri)) {
+                caller.seat.known.store(true, Ordering::Relaxed);
+            }
+            run(&app, &method, &uri, request, next).await
+        }
         Err(failure) => failure.into_response(),
     };
     let headers = response.headers_mut();

@@ -79,6 +79,8 @@ pub(crate) struct Limits {
     pub connections_of_a_remote: usize,
     /// Console viewers.
     pub viewers: usize,
+    /// How long a connection may last over which nobody has proved who it is.
+    pub unknown: Duration,
     /// From the first idle moment to the end of a request's header.
     pub header: Duration,
     /// From the end of the header to the beginning of the answer.
@@ -100,6 +102,7 @@ impl Default for Limits {
             connections_of_a_stranger: 32,
             connections_of_a_remote: 256,
             viewers: 200,
+            unknown: Duration::from_secs(5),
             header: Duration::from_secs(10),
             request: Duration::from_secs(30),
             write_stall: Duration::from_secs(30),
@@ -114,7 +117,10 @@ impl App {
     /// Over the workload's handle, with the rules of the configuration; `log` is the root logger.
     pub(crate) fn new(handle: Handle, config: &AgentConfig, log: &Logger) -> Self {
         let policy = Policy::new(config, rustix::process::geteuid().as_raw());
-        Self::with(handle, policy, Limits::default(), crate::log::component(log, "http"))
+        let mut limits = Limits::default();
+        // Half of the descriptors is for what else has to go on: shims, files, downloads.
+        limits.connections = limits.connections.min(crate::descriptors::limit() / 2).max(8);
+        Self::with(handle, policy, limits, crate::log::component(log, "http"))
     }
 
     fn with(handle: Handle, policy: Policy, limits: Limits, log: Logger) -> Self {

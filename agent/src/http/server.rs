@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -110,8 +111,9 @@ impl Connection {
         let Some(place) = app.quota.take(Source::from(peer), limit) else {
             return turn_away(stream).await;
         };
-        let seat = Arc::new(Seat { _permit: permit, _place: place });
-        let caller = Caller { peer, seat, shutdown: self.shutdown.clone() };
+        let known = AtomicBool::new(app.policy.knows(peer));
+        let seat = Arc::new(Seat { _permit: permit, _place: place, known });
+        let caller = Caller { peer, seat: Arc::clone(&seat), shutdown: self.shutdown.clone() };
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(caller.clone());
             self.router.clone().oneshot(request.map(Body::new))
@@ -131,6 +133,14 @@ impl Connection {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            () = remains_unknown(&seat, app.limits.unknown) => {
+                connection.as_mut().graceful_shutdown();
+                // An answer that is under way may end.
+                match tokio::time::timeout(FAREWELL, connection).await {
+                    Ok(ended) => ended,
+                    Err(_) => Ok(()),
+                }
+            }
         };
         if let Err(error) = ended {
             debug!(app.log, "connection ended early"; "peer" => format!("{peer:?}"), "error" => %error);
@@ -144,6 +154,16 @@ impl Connection {
         let certain = self.app.0.policy.trusts(remote.ip());
         let ends = Ends { local, remote, inode };
         tokio::task::spawn_blocking(move || Peer::identify(&ends, certain)).await.ok()
+    }
+}
+
+/// Ready when nobody has proved within `patience` who it is.
+async fn remains_unknown(seat: &Seat, patience: Duration) {
+    if !seat.known.load(Ordering::Relaxed) {
+        tokio::time::sleep(patience).await;
+    }
+    if seat.known.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
     }
 }
 

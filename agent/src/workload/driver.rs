@@ -172,7 +172,7 @@ pub(crate) struct Driver {
     /// What is remembered differs from what is written.
     pub(super) stale: bool,
     /// The workload's record could not be written; when it is tried again.
-    pub(super) unwritten: Option<Instant>,
+    pub(super) unwritten: Option<super::picture::Unwritten>,
     pub(super) backoff_due: Option<(Instant, jiff::Timestamp)>,
     pub(super) shutdown: Shutdown,
     pub(super) operations: Operations,
@@ -264,7 +264,7 @@ impl Driver {
 
     fn due(&self) -> Option<Instant> {
         let backoff = self.backoff_due.filter(|_| !self.shutdown.has_begun()).map(|(at, _)| at);
-        [self.readiness_due, backoff, self.unwritten].into_iter().flatten().min()
+        [self.readiness_due, backoff, self.unwritten.as_ref().map(|it| it.again)].into_iter().flatten().min()
     }
 
     fn tick(&mut self) {
@@ -283,7 +283,7 @@ impl Driver {
             self.machine.set_installed(self.is_in_place());
             self.observe(Observation::BackoffOver);
         }
-        if self.unwritten.is_some_and(|at| now >= at) {
+        if self.unwritten.as_ref().is_some_and(|it| now >= it.again) {
             self.write_memory();
         }
     }

@@ -16,6 +16,15 @@ use crate::game::probe;
 /// After a record could not be written.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
+/// A record that the disk refused.
+#[derive(Debug)]
+pub(super) struct Unwritten {
+    /// When it is tried again.
+    pub(super) again: Instant,
+    /// What operators are told.
+    warning: String,
+}
+
 impl Driver {
     /// What is remembered has changed: it is written when the event at hand is done with, so
     /// that neither a reader nor the disk ever sees half of its consequences.
@@ -37,11 +46,18 @@ impl Driver {
     pub(super) fn write_memory(&mut self) {
         self.memory.policy = self.machine.policy().clone();
         self.stale = false;
-        self.unwritten = None;
+        let before = self.unwritten.take();
         if let Err(error) = self.context.shelf.store_memory(&self.memory) {
             // A full disk must not keep anybody from stopping: it is said and tried again.
             warn!(self.context.log, "the workload's record cannot be written; trying again"; "error" => %error);
-            self.unwritten = Some(Instant::now() + WRITE_AGAIN);
+            let warning = format!(
+                "degraded: the agent cannot write down what happens ({error}); what runs is not touched, \
+                 but free or repair the disk before anything is restarted"
+            );
+            self.unwritten = Some(Unwritten { again: Instant::now() + WRITE_AGAIN, warning });
+        }
+        if before.map(|it| it.warning) != self.unwritten.as_ref().map(|it| it.warning.clone()) {
+            self.publish();
         }
     }
 
@@ -79,6 +95,7 @@ impl Driver {
         warnings.extend(self.context.launcher.warnings());
         warnings.extend(installed.iter().flat_map(|i| i.warnings.iter().cloned()));
         warnings.extend(self.run.as_ref().and_then(degraded));
+        warnings.extend(self.unwritten.iter().map(|it| it.warning.clone()));
         let policy = self.machine.policy();
         // A server may answer before its shim has told its pid, or have ended a moment ago: ready
         // is only what is known to run. What has no shim is known by its answers alone.

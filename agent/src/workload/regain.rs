@@ -117,17 +117,18 @@ impl Known {
         if let Some(shim) = self.living_shim().filter(is_frozen) {
             return Err(Trouble::Frozen(shim.pid));
         }
-        if let (Some(why), Some(shim)) = (&self.distrust, self.living_shim()) {
-            return Err(Trouble::Unusable { pid: shim.pid, why: why.clone() });
-        }
-        let refused = match ShimClient::connect(&self.run_dir, &self.instance, head.clone()).await {
-            Ok(shim) => return Ok(shim),
-            Err(error) => error,
+        // Whoever broke its word is not asked again, whatever answers in its place.
+        let why = match &self.distrust {
+            Some(why) => why.clone(),
+            None => match ShimClient::connect(&self.run_dir, &self.instance, head.clone()).await {
+                Ok(shim) => return Ok(shim),
+                Err(error) => explain(&error),
+            },
         };
         if let Some(shim) = self.living_shim() {
-            return Err(match refused {
-                _ if is_frozen(&shim) => Trouble::Frozen(shim.pid),
-                error => Trouble::Unusable { pid: shim.pid, why: explain(&error) },
+            return Err(match is_frozen(&shim) {
+                true => Trouble::Frozen(shim.pid),
+                false => Trouble::Unusable { pid: shim.pid, why },
             });
         }
         let Some(legacy) = &self.legacy else { return Err(Trouble::NoTerminal) };

@@ -9,6 +9,9 @@
 //!   ([`LEAST_WRITTEN`]): a region file that is rewritten in place does not grow, and a file
 //!   that is merely touched writes nothing.
 //!
+//! Whoever looks also sees whether the shim keeps its word: a stop that it took and does not
+//! carry out is carried out without it.
+//!
 //! Each sight of it puts the next rung of the ladder off by [`QUIET`] at most, so a server
 //! that stops saving has that long left; the cap of the plan is kept by the ladder itself.
 
@@ -16,10 +19,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use slog::{Logger, info};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
+use zlh_shim::ladder::LONGEST;
 use zlh_shim::process::{ProcessId, descendants};
 use zlh_shim::spec::StopPlan;
 
+use super::driver::Event;
 use super::operations::Operations;
 use super::orphan::Orphan;
 use super::shim_client::{ShimClient, ShimError};
@@ -38,6 +44,12 @@ const LEAST_WRITTEN: u64 = 64 << 10;
 /// Largest `/proc/PID/io` read.
 const MAX_IO: u64 = 4096;
 
+/// How late the last rung may be.
+const LATE: Duration = Duration::from_secs(2);
+
+/// What a stop may take beyond its plan: leftovers are hunted, records are written.
+pub(super) const AFTERMATH: Duration = Duration::from_secs(15);
+
 /// What a stop has to be put off with.
 #[derive(Debug, Clone)]
 pub(super) enum Extend {
@@ -53,13 +65,24 @@ pub(super) struct Saving {
     pub operations: Operations,
     /// The stop (or restart) this belongs to, to say that it saves.
     pub operation: Option<String>,
+    /// Where to tell that the shim does not do what it took.
+    pub overdue: Option<Overdue>,
     pub log: Logger,
+}
+
+/// Whom to tell, and of which connection.
+#[derive(Debug)]
+pub(super) struct Overdue {
+    pub events: mpsc::Sender<Event>,
+    pub connection: u64,
 }
 
 impl Saving {
     /// Looks until it is aborted or the ladder's keeper is gone.
     pub(super) async fn watch(self, plan: StopPlan) {
         let quiet = quiet(&plan);
+        let term = Duration::from_millis(plan.term_ms).min(LONGEST);
+        let mut due = Instant::now() + until_kill(&plan);
         let mut last = self.look().await;
         let mut said = false;
         loop {
@@ -78,9 +101,21 @@ impl Saving {
                 if !self.extend.by(quiet).await {
                     return;
                 }
+                due = due.max(Instant::now() + quiet + term);
+            }
+            let late = Instant::now().saturating_duration_since(due);
+            if late > AFTERMATH || late > LATE && !is_killed(self.process) {
+                return self.tell_overdue().await;
             }
             last = now;
         }
+    }
+
+    /// Not carried out: the driver does it without the shim.
+    async fn tell_overdue(self) {
+        let Some(Overdue { events, connection }) = self.overdue else { return };
+        let distrust = Some("it took a stop and did not carry it out".to_owned());
+        drop(events.send(Event::ShimStuck { connection, distrust }).await);
     }
 
     async fn look(&self) -> Look {
@@ -127,6 +162,26 @@ fn progressed(before: &Sample, after: &Sample) -> bool {
     let changed = after.worlds.changes != before.worlds.changes;
     let grown = after.worlds.blocks > before.worlds.blocks && after.worlds.bytes > before.worlds.bytes;
     grown || changed && written >= LEAST_WRITTEN
+}
+
+/// From the request to SIGKILL, if nobody puts it off.
+fn until_kill(plan: &StopPlan) -> Duration {
+    let lead = plan.warn.iter().map(|warning| warning.before_ms).max().unwrap_or(0);
+    [lead, plan.grace_ms, plan.term_ms].iter().map(|ms| Duration::from_millis(*ms).min(LONGEST)).sum()
+}
+
+/// Gone, or about to be: whoever sleeps in the kernel dies when it wakes up.
+fn is_killed(process: ProcessId) -> bool {
+    if !process.is_alive() {
+        return true;
+    }
+    let status =
+        zlh_shim::durable::read_bounded(&PathBuf::from(format!("/proc/{}/status", process.pid)), MAX_IO);
+    let Ok(status) = status else { return true };
+    String::from_utf8_lossy(&status).lines().any(|line| {
+        let pending = line.strip_prefix("ShdPnd:").or_else(|| line.strip_prefix("SigPnd:"));
+        pending.is_some_and(|set| u64::from_str_radix(set.trim(), 16).is_ok_and(|set| set & (1 << 8) != 0))
+    })
 }
 
 /// A plan that grants less than [`QUIET`] is not made longer by more than it grants.

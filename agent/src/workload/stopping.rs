@@ -17,10 +17,7 @@ use zlh_shim::spec::{Spec, StopPlan};
 use super::driver::{Driver, Event, Holder};
 use super::handle::{Leaving, Outcome};
 use super::machine::{Command, Phase};
-use super::saving::{Extend, Saving};
-
-/// What a stop may take beyond its plan: leftovers are hunted, records are written.
-const AFTERMATH: Duration = Duration::from_secs(15);
+use super::saving::{AFTERMATH, Extend, Overdue, Saving};
 
 impl Driver {
     /// `POST /stop`. Once more while one is under way: the warnings are skipped.
@@ -106,9 +103,12 @@ impl Driver {
     /// Gives a stop that is under way more time while the server saves.
     pub(super) fn watch_saving(&mut self) {
         let (Some(run), Some(request)) = (&self.run, &self.request) else { return };
-        let extend = match &run.holder {
-            Holder::Shim(shim) => Extend::Shim(shim.clone()),
-            Holder::Orphan(orphan) => Extend::Orphan(orphan.clone()),
+        let events = self.events_in.clone();
+        let (extend, overdue) = match &run.holder {
+            Holder::Shim(shim) => {
+                (Extend::Shim(shim.clone()), Some(Overdue { events, connection: shim.id() }))
+            }
+            Holder::Orphan(orphan) => (Extend::Orphan(orphan.clone()), None),
             Holder::Nobody => return,
         };
         let saving = Saving {
@@ -117,6 +117,7 @@ impl Driver {
             extend,
             operations: self.operations.clone(),
             operation: self.operation.as_ref().map(|operation| operation.id.clone()),
+            overdue,
             log: self.context.log.clone(),
         };
         let task = tokio::spawn(saving.watch(self.stop_plan()));

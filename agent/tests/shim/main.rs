@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use client::{Held, eventually, kill, shell};
+use zlh_shim::frame;
 use zlh_shim::process::{ProcessId, stat};
 use zlh_shim::proto::{self, kind};
 use zlh_shim::record::{Exit, ExitRecord, StopStage};
@@ -36,6 +37,16 @@ fn every_end_is_told_exactly_and_is_on_disk_first() {
         let record = ExitRecord::read(held.dir(), held.instance()).unwrap();
         assert_eq!(record.exit, expected, "{script}");
         assert_eq!(record.stop, None);
+        held.acknowledge();
+        held.wait_gone();
+    }
+}
+
+#[test]
+fn no_exit_code_is_taken_for_another() {
+    for code in 0..=255 {
+        let mut held = Held::start(shell(&format!("exit {code}")));
+        assert_eq!(held.wait_exit().exit.unwrap().exit(), Exit::Exited { code }, "{code}");
         held.acknowledge();
         held.wait_gone();
     }
@@ -377,6 +388,43 @@ fn garbage_and_lies_do_not_disturb_it() {
 }
 
 #[test]
+fn who_never_reads_or_leaves_in_the_middle_holds_up_nobody() {
+    use std::io::Write;
+    let mut held = Held::start(shell("read go; seq 1 400000; echo over; read line; exit 0"));
+    let hello = proto::Hello {
+        proto_min: 1,
+        proto_max: 2,
+        agent_version: "0".to_owned(),
+        instance: held.instance().to_owned(),
+    };
+    let mut greedy = Vec::new();
+    frame::encode(kind::HELLO, 1, &proto::body(&hello), &mut greedy);
+    for id in 2..200 {
+        frame::encode(kind::READ, id, &proto::body(&proto::Read { offset: 0, max: 64 << 10 }), &mut greedy);
+    }
+    // Half of them ask for megabytes and read nothing, the others are cut off in a frame, a
+    // hundred times over.
+    let mut deaf: Vec<_> = (0..4).map(|_| held.raw()).collect();
+    for stream in &mut deaf {
+        stream.set_nonblocking(true).unwrap();
+        // What it does not take any more is what this is about.
+        let _ = stream.write_all(&greedy);
+    }
+    held.input("go\n", true).unwrap();
+    for cut in 1..100 {
+        let mut stream = held.raw();
+        // It may have been turned away already.
+        let _ = stream.write_all(&greedy[..cut * 7 % greedy.len()]);
+    }
+    held.wait_log("over");
+    let log = String::from_utf8(held.log()).unwrap();
+    let numbers: Vec<u32> = log.lines().filter_map(|line| line.trim().parse().ok()).collect();
+    assert!(numbers.iter().copied().eq(1..=400_000), "{} lines", numbers.len());
+    held.input("x\n", true).unwrap();
+    assert_eq!(held.wait_exit().exit.unwrap().exit(), Exit::Exited { code: 0 });
+}
+
+#[test]
 fn versions_and_runs_that_do_not_match_are_refused_by_name() {
     let held = Held::start(shell("sleep 600"));
     let hello = |min, max, instance: &str| proto::Hello {
@@ -401,6 +449,15 @@ fn an_exit_that_is_not_acknowledged_is_kept() {
     held.reconnect();
     assert_eq!(held.status().exit.unwrap().exit(), Exit::Exited { code: 4 });
     held.acknowledge();
+    held.wait_gone();
+}
+
+#[test]
+fn an_exit_that_nobody_can_ask_for_is_not_kept() {
+    let mut held = Held::start(shell("exit 4"));
+    held.wait_exit();
+    held.disconnect();
+    fs::remove_dir_all(held.dir()).unwrap();
     held.wait_gone();
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Line(Bytes),
     Noise(Bytes),
     Fork(u32),
+    /// Forks for ever; only in a limited control group of a test.
+    Bomb,
     Daemon(DaemonMode),
     Leak(Bytes),
     /// As Minecraft, an unknown command is an answer, not an error.
@@ -69,6 +71,7 @@ impl Command {
             }
             "line" => Self::Line(rest.parse().ok()?),
             "noise" => Self::Noise(rest.parse().ok()?),
+            "bomb" => Self::Bomb,
             "fork" => Self::Fork(rest.parse().ok()?),
             "daemon" => Self::Daemon(clap::ValueEnum::from_str(rest, false).ok()?),
             "leak" => Self::Leak(rest.parse().ok()?),

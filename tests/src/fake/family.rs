@@ -23,6 +23,8 @@ pub enum Role {
     Parent,
     /// Does nothing, for its linger time.
     Lingerer,
+    /// Starts others like itself for as long as it lives.
+    Bomber,
     /// Changes to `--child-uid`, in a session of its own, then does nothing.
     Defector,
 }
@@ -57,6 +59,28 @@ pub(crate) fn defector(uid: u32, settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Starts what forks until nobody can fork any more.
+pub(crate) fn bomb(settings: &Settings) -> anyhow::Result<()> {
+    // A machine without that limit would not survive it.
+    let groups = std::fs::read_to_string("/proc/self/cgroup").context("read the control groups")?;
+    anyhow::ensure!(groups.contains(crate::harness::cgroup::MARK), "not in a limited control group");
+    drop(myself(Role::Bomber, settings)?.spawn().context("fork")?);
+    Ok(())
+}
+
+fn explode(settings: &Settings) -> anyhow::Result<()> {
+    let end = Instant::now() + settings.linger();
+    let mut children = Vec::new();
+    while Instant::now() < end {
+        // Refused: somebody may end, then there is room again.
+        match myself(Role::Bomber, settings)?.spawn() {
+            Ok(child) => children.push(child),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    Ok(())
+}
+
 fn defect(settings: &Settings) -> anyhow::Result<()> {
     nix::unistd::setsid().context("setsid")?;
     let uid = nix::unistd::Uid::from_raw(settings.child_uid.context("no --child-uid")?);
@@ -76,6 +100,7 @@ pub(crate) fn play(role: Role, settings: &Settings) -> ExitCode {
             linger(settings.linger());
             Ok(())
         }
+        Role::Bomber => explode(settings),
         Role::Defector => defect(settings),
     };
     if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

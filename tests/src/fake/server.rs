@@ -222,6 +222,7 @@ impl<'a> Server<'a> {
             Command::Line(bytes) => output::long_line(console, bytes),
             Command::Noise(bytes) => console.raw(&output::noise(bytes)),
             Command::Fork(count) => self.report(family::litter(count, settings)),
+            Command::Bomb => self.report(family::bomb(settings)),
             Command::Daemon(mode) => self.report(family::daemonise(mode, settings)),
             Command::Leak(bytes) => self.leaked.push(vec![1; usize::try_from(bytes.0).unwrap_or(0)]),
             Command::Unknown(text) => {

@@ -36,6 +36,7 @@ pub struct Agent {
     listen: u16,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    open_files: Option<u64>,
     child: Option<Child>,
     address: Option<SocketAddr>,
     log: PathBuf,
@@ -58,6 +59,7 @@ impl Agent {
             listen: 0,
             arguments: Vec::new(),
             environment: Vec::new(),
+            open_files: None,
             child: None,
             address: None,
             log,
@@ -97,6 +99,11 @@ impl Agent {
     pub fn env(&mut self, name: &str, value: &str) -> &mut Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// How many descriptors it may have at most, from the next start on.
+    pub fn limit_open_files(&mut self, most: u64) {
+        self.open_files = Some(most);
     }
 
     /// Starts the agent and waits until it answers; the time from exec to the first
@@ -176,7 +183,15 @@ impl Agent {
 
     fn spawn_logging_to(&self, log: &Path) -> Result<Child> {
         let log = File::options().create(true).append(true).open(log).context("open the log")?;
-        let mut command = Command::new(paths::binary("zlh-agent")?);
+        let program = paths::binary("zlh-agent")?;
+        let mut command = match self.open_files {
+            None => Command::new(program),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {most}; exec \"$@\""), "sh"]).arg(program);
+                shell
+            }
+        };
         command
             .args(["run", "--root"])
             .arg(self.root())

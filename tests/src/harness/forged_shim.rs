@@ -3,13 +3,16 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use zlh_shim::frame::{self, Frame};
 use zlh_shim::process::ProcessId;
 use zlh_shim::proto;
@@ -60,13 +63,16 @@ impl ForgedShim {
         run_dir: &Path,
         answer: impl Fn(&Frame, &ShimRecord) -> Reply + Send + Sync + 'static,
     ) -> Result<Self> {
-        let process = Command::new("sleep").arg("3600").spawn()?;
+        let path = run_dir.join(zlh_shim::files::SOCKET);
+        let _ = fs::remove_file(&path);
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        socket::bind(socket.as_raw_fd(), &UnixAddr::new(&path)?).context("listen in the shim's place")?;
+        let process = listening(Command::new("sleep").arg("3600"), &socket)?;
         let mut record = ShimRecord::read(run_dir)?;
         record.shim = ProcessId::of(process.id().cast_signed())?;
         record.write(run_dir)?;
-        let socket = run_dir.join(zlh_shim::files::SOCKET);
-        let _ = fs::remove_file(&socket);
-        let listener = UnixListener::bind(&socket).context("listen in the shim's place")?;
+        let listener = UnixListener::from(socket);
         let heard = Arc::new(Mutex::new(Vec::new()));
         let (log, answer, record) = (Arc::clone(&heard), Arc::new(answer), Arc::new(record));
         std::thread::spawn(move || {
@@ -114,6 +120,20 @@ pub fn status(record: &ShimRecord) -> proto::Status {
         log_run_start: record.console_start,
         adopted: None,
     }
+}
+
+/// Starts a process that is, as far as anybody who connects can see, who listens there.
+#[allow(unsafe_code, reason = "listen(2) has to be called between fork and exec")]
+fn listening(command: &mut Command, socket: &OwnedFd) -> std::io::Result<Child> {
+    let socket = socket.as_raw_fd();
+    let listen = move || {
+        // SAFETY: the parent keeps the descriptor open until the child has executed.
+        let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+        socket::listen(&socket, Backlog::new(16)?)?;
+        Ok(())
+    };
+    // SAFETY: what runs in the child is one system call; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(listen) }.spawn()
 }
 
 fn talk(mut stream: UnixStream, log: &Mutex<Vec<u16>>, answer: impl Fn(&Frame) -> Reply) -> Result<()> {

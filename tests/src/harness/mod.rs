@@ -6,6 +6,8 @@
 pub mod agent;
 pub mod archive;
 pub mod artifact_server;
+pub mod cgroup;
+pub mod disk;
 pub mod faults;
 pub mod forged_shim;
 pub mod http;

@@ -93,6 +93,14 @@ impl Process {
         Some(tasks.flatten().filter_map(count).collect())
     }
 
+    /// A limit by the name in `/proc/PID/limits`: the soft and the hard one.
+    pub fn limit(self, name: &str) -> Option<(String, String)> {
+        let text = fs::read_to_string(format!("/proc/{}/limits", self.pid)).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let mut fields = line.split_whitespace();
+        Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
+    }
+
     /// Threads it has.
     pub fn threads(self) -> usize {
         fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count)

@@ -1,15 +1,14 @@
 //! Much of everything: a hundred dead agents, a long absence, a container without memory left.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::geteuid;
 use zlh_api::State;
 use zlh_tests::fake::events::What;
 use zlh_tests::fake::output::check_flood;
 use zlh_tests::harness::agent::Agent;
+use zlh_tests::harness::cgroup::Cgroup;
 use zlh_tests::harness::process::Process;
 use zlh_tests::harness::store::{FakePlan, Store};
 use zlh_tests::harness::wait::{SOON, eventually, until};
@@ -93,7 +92,10 @@ fn an_absent_agent_makes_no_game_wait() {
     assert!(first > 30 << 20, "the log is bounded: it begins at {first}");
 }
 
-/// What happens a thousand times in a year happens thirty times here, and leaves nothing behind.
+/// Restarts that are tried: what happens a thousand times in a year. `ZLH_RESTARTS` sets another number.
+const RESTARTS: usize = 30;
+
+/// Nothing is left behind by any number of them.
 #[test]
 fn restarts_leak_no_descriptor_no_thread_and_no_process() {
     let agent = Agent::with_ready_fake(&[]);
@@ -108,9 +110,14 @@ fn restarts_leak_no_descriptor_no_thread_and_no_process() {
         restart();
     }
     let before = descriptors(agent.process());
-    for _ in 0..30 {
+    let wanted = std::env::var("ZLH_RESTARTS").ok().and_then(|text| text.parse().ok()).unwrap_or(RESTARTS);
+    let begun = Instant::now();
+    for _ in 0..wanted {
         restart();
     }
+    let memory = agent.process().memory().expect("the agent's memory");
+    println!("{wanted} restarts in {:?}, then {memory:?}", begun.elapsed());
+    assert!(memory.rss_kib < 24 << 10, "{memory:?}");
     until("descriptors to be as many as before", SOON, || descriptors(agent.process()) <= before);
     let shim = *agent.shims().first().expect("a shim");
     until("no zombie", SOON, || agent.process().descendants().len() == 1 + shim.descendants().len());
@@ -119,11 +126,77 @@ fn restarts_leak_no_descriptor_no_thread_and_no_process() {
     assert!(files <= 12, "{files} files in {}", run.display());
 }
 
+/// With hardly a descriptor to be had everything still works, one thing after the other.
+#[test]
+fn few_descriptors_are_enough() {
+    const FEW: u64 = 48;
+    let mut agent = Agent::prepare(Store::fake(&FakePlan::new(&[])).unwrap()).unwrap();
+    agent.limit_open_files(FEW);
+    agent.start();
+    assert_eq!(agent.process().limit("Max open files"), Some((FEW.to_string(), FEW.to_string())));
+    agent.configure();
+    agent.wait_ready();
+    let game = agent.game();
+    // More callers than there are descriptors for, who say nothing.
+    let callers: Vec<_> = (0..FEW * 2).map(|_| std::net::TcpStream::connect(agent.address())).collect();
+    agent.command("say still here");
+    drop(callers);
+    agent.wait_console("[Server] still here");
+    assert_eq!(agent.game(), game);
+    agent.post("/restart", 202);
+    agent.wait_status("the next run", SOON, |s| s.ready && s.pid.is_some_and(|pid| pid != game.pid));
+    agent.post("/stop", 204);
+    agent.wait_state(State::Idle);
+}
+
+/// Everything is frozen for a while, as by a backup of the container or a suspended machine:
+/// afterwards nothing is taken for hung, dead or late.
+#[test]
+fn a_frozen_container_goes_on_as_if_nothing_had_been() {
+    // Longer than every deadline that a living process is held to.
+    const FROZEN: Duration = Duration::from_secs(12);
+    let agent = Agent::with_ready_fake(&[]);
+    let (game, shim) = (agent.game(), agent.shims()[0]);
+    let everybody = [agent.process(), shim, game];
+    let freeze = || {
+        for process in everybody {
+            process.signal(Signal::SIGSTOP);
+        }
+        until("everything is frozen", SOON, || everybody.iter().all(|process| process.is_stopped()));
+        let thaw = Instant::now() + FROZEN;
+        until("the thaw", FROZEN * 2, || Instant::now() >= thaw);
+        for process in everybody {
+            process.signal(Signal::SIGCONT);
+        }
+    };
+    freeze();
+    agent.command("say what happened");
+    agent.wait_console("[Server] what happened");
+    let status = agent.wait_ready();
+    assert_eq!((agent.game(), agent.shims()), (game, vec![shim]));
+    assert_eq!(status.crashes_total, 0, "{status:?}");
+    let degraded: Vec<_> = status.warnings.iter().filter(|line| line.starts_with("degraded")).collect();
+    assert!(degraded.is_empty(), "{degraded:?}");
+    // In the middle of a flood: not a byte is lost.
+    agent.command("flood 16MB 1MB");
+    agent.wait_event(What::FloodBegan, "");
+    freeze();
+    agent.wait_event(What::FloodEnded, "");
+    agent.command("say it is over");
+    agent.wait_console("[Server] it is over");
+    let check = check_flood(agent.console().as_bytes());
+    assert!((check.missing, check.damaged) == (0, 0), "{check:?}");
+    assert_eq!((agent.game(), agent.shims()), (game, vec![shim]));
+    agent.post("/stop", 204);
+    assert_eq!(agent.wait_state(State::Idle).crashes_total, 0);
+}
+
 /// The terminal that an agent was started from is closed: nobody minds but those who should.
 #[test]
 fn a_hangup_ends_neither_shim_nor_game() {
     let agent = Agent::with_ready_fake(&[]);
     let (game, shim) = (agent.game(), *agent.shims().first().expect("a shim"));
+    agent.process().signal(Signal::SIGHUP);
     shim.signal(Signal::SIGHUP);
     shim.signal(Signal::SIGINT);
     agent.command("say still here");
@@ -132,64 +205,11 @@ fn a_hangup_ends_neither_shim_nor_game() {
     assert_eq!(agent.game(), game);
 }
 
-/// A memory-limited control group of the test's own, removed when dropped.
-struct MemoryGroup(PathBuf);
-
-impl MemoryGroup {
-    /// The error says why this machine has none to give.
-    fn new(limit_bytes: u64) -> Result<Self, String> {
-        if !geteuid().is_root() {
-            return Err("it needs root".to_owned());
-        }
-        let groups = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
-        let own = |wanted: &dyn Fn(&str) -> bool| {
-            groups.lines().find_map(|line| {
-                let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-                wanted(controllers).then(|| path.trim_start_matches('/').to_owned())
-            })
-        };
-        let (parent, limit, more) = if let Some(path) = own(&|c| c.split(',').any(|one| one == "memory")) {
-            let limit = "memory.limit_in_bytes";
-            (Path::new("/sys/fs/cgroup/memory").join(path), limit, "memory.memsw.limit_in_bytes")
-        } else if let Some(path) = own(&str::is_empty) {
-            (Path::new("/sys/fs/cgroup").join(path), "memory.max", "memory.swap.max")
-        } else {
-            return Err("there is no memory controller".to_owned());
-        };
-        let dir = parent.join(format!("zlh-test-{}", std::process::id()));
-        fs::create_dir(&dir).map_err(|error| format!("make {}: {error}", dir.display()))?;
-        let group = Self(dir);
-        fs::write(group.0.join(limit), limit_bytes.to_string())
-            .map_err(|error| format!("limit {}: {error}", group.0.display()))?;
-        // Swap, where there is some, would only make it slower.
-        let _ = fs::write(
-            group.0.join(more),
-            if more.ends_with("max") { "0".to_owned() } else { limit_bytes.to_string() },
-        );
-        Ok(group)
-    }
-
-    fn take(&self, process: Process) {
-        fs::write(self.0.join("cgroup.procs"), process.pid.to_string())
-            .expect("move a process into the group");
-    }
-}
-
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        // Its processes may be on their last instructions.
-        let end = Instant::now() + SOON;
-        while fs::remove_dir(&self.0).is_err() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
 /// A server that eats all memory of its container is killed by the kernel; agent and shim are
 /// not, and the reason is known.
 #[test]
 fn a_container_without_memory_left_loses_the_server_and_nothing_else() {
-    let group = match MemoryGroup::new(300 << 20) {
+    let group = match Cgroup::of_memory(300 << 20) {
         Ok(group) => group,
         Err(why) => return println!("skipped: no limited control group: {why}"),
     };
@@ -213,5 +233,39 @@ fn a_container_without_memory_left_loses_the_server_and_nothing_else() {
     agent.wait_ready();
     agent.post("/stop", 204);
     agent.wait_state(State::Idle);
+    drop(agent);
+}
+
+/// A server that forks until its container has no process left to give: the agent answers, and
+/// a stop ends all of it.
+#[test]
+fn a_fork_bomb_leaves_an_agent_that_answers_and_stops_it() {
+    let group = match Cgroup::of_processes(150) {
+        Ok(group) => group,
+        Err(why) => return println!("skipped: no limited control group: {why}"),
+    };
+    let plan = FakePlan {
+        grace_s: 2,
+        term_s: 2,
+        ..FakePlan::new(&["--stop", "ignore", "--ignore-sigterm", "--linger", "120s"])
+    };
+    let mut agent = Agent::prepare(Store::fake(&plan).unwrap()).unwrap();
+    agent.start();
+    group.take(agent.process());
+    agent.configure();
+    agent.wait_ready();
+    let (process, shim) = (agent.process(), *agent.shims().first().expect("a shim"));
+    agent.command("bomb");
+    until("no process is left to be had", SOON, || group.refused() > 20);
+    for path in ["/status", "/console/log?tail=1", "/history", "/crashes", "/operations"] {
+        agent.http().get(path).unwrap().expect(200);
+    }
+    agent.post("/stop", 204);
+    agent.wait_state(State::Idle);
+    assert!(agent.living_games().is_empty());
+    assert!(process.is_alive(), "the agent itself was never in danger");
+    until("the shim has left", SOON, || !shim.is_alive());
+    agent.post("/start", 202);
+    agent.wait_ready();
     drop(agent);
 }

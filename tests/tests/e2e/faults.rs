@@ -52,7 +52,7 @@ fn debris(root: &Path) -> Vec<PathBuf> {
 }
 
 /// Install, start, stop, start, crash: whatever dies on the way, the rest is left undone.
-fn live_a_little(agent: &Agent) -> Option<()> {
+pub(crate) fn live_a_little(agent: &Agent) -> Option<()> {
     let http = agent.http();
     let reach = |wanted: fn(&zlh_api::Status) -> bool| {
         let end = Instant::now() + Duration::from_secs(10);
@@ -82,7 +82,7 @@ fn live_a_little(agent: &Agent) -> Option<()> {
 }
 
 /// After any accident: one game at most, no file half written, and everything works again.
-fn all_is_well(agent: &mut Agent, what: &str) {
+pub(crate) fn all_is_well(agent: &mut Agent, what: &str) {
     if agent.http().get("/health").is_err() {
         agent.start();
     }
@@ -258,7 +258,7 @@ fn a_thousand_refused_writes_corrupt_nothing() {
 }
 
 /// Not even its own address can be written then: it has to be told where to listen.
-fn restart_on_a_full_disk(agent: &mut Agent) {
+pub(crate) fn restart_on_a_full_disk(agent: &mut Agent) {
     agent.listen_on(agent.address().port());
     agent.kill();
     agent.start_at_known_address();

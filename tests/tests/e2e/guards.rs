@@ -107,7 +107,7 @@ fn the_lock_of_a_real_jvm_is_seen() {
 }
 
 #[allow(clippy::print_stderr, reason = "a test that cannot run says so")]
-fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     eprintln!("skipped: {why}");
 }
 

@@ -11,6 +11,7 @@ mod bounds;
 mod chaos;
 mod console;
 mod crashes;
+mod disks;
 mod endurance;
 mod fake_game;
 mod faults;

@@ -291,3 +291,33 @@ fn who_does_not_speak_the_protocol_is_not_listened_to() {
         known_and_stoppable(agent, game, &["cannot be used"]);
     }
 }
+
+/// One that takes a stop and does nothing, one that refuses it, one that swallows it.
+#[test]
+fn a_shim_that_does_not_stop_the_game_is_done_without() {
+    for (name, reply) in [
+        ("taken", Reply::Frame(kind::OK_REPLY, proto::body(&proto::Done { log_head: 0 }))),
+        ("refused", refusal("unwilling", "this shim does not like to stop")),
+        ("swallowed", Reply::Nothing),
+    ] {
+        println!("{name}");
+        let (mut agent, game) = running();
+        let answer = move |frame: &Frame, record: &ShimRecord| match frame.kind {
+            kind::HELLO => {
+                let (instance, shim_version) = (record.instance.clone(), "1".to_owned());
+                let status = status(record);
+                let welcome = proto::Welcome { proto: 1, shim_version, instance, shim_pid: 1, status };
+                Reply::Frame(kind::WELCOME, proto::body(&welcome))
+            }
+            kind::STOP | kind::EXTEND => reply.clone(),
+            _ => Reply::Nothing,
+        };
+        let _forged = ForgedShim::replace(&mut agent, answer).unwrap();
+        agent.start();
+        agent.wait_ready();
+        agent.post("/stop", 204);
+        let status = agent.wait_state(State::Idle);
+        assert!(!game.is_alive() && agent.living_games().is_empty());
+        assert_eq!(status.crashes_total, 0, "{name}");
+    }
+}

@@ -6,7 +6,9 @@ use std::time::Instant;
 use rustix::process::Signal;
 
 use super::child::{self, Launch};
-use super::{Holder, LAST_DRAIN, LINGER, Life, SWEEP_PATIENCE, SWEEP_TICK, boot_ms, unix_ms};
+use super::{
+    Holder, LAST_DRAIN, LINGER, LOOK_FOR_SOCKET, Life, SWEEP_PATIENCE, SWEEP_TICK, boot_ms, unix_ms,
+};
 use crate::ladder::Action;
 use crate::proto;
 use crate::record::{Exit, ExitRecord, OomCounters};
@@ -123,6 +125,7 @@ impl Holder {
         self.life = Life::Ended {
             message: proto::ExitMessage::new(&record.exit, record.uptime_ms, recorded),
             until: now + LINGER,
+            look: now + LOOK_FOR_SOCKET,
         };
     }
 

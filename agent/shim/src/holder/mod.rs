@@ -61,6 +61,9 @@ const TRIM_AFTER: Duration = Duration::from_millis(100);
 /// How long an unacknowledged exit is kept for an agent that may come back.
 const LINGER: Duration = Duration::from_secs(24 * 3600);
 
+/// Between two looks whether an agent can still find the way to an unacknowledged exit.
+const LOOK_FOR_SOCKET: Duration = Duration::from_secs(10);
+
 /// Between two looks for processes the workload left behind.
 const SWEEP_TICK: Duration = Duration::from_millis(20);
 
@@ -153,7 +156,7 @@ enum Life {
     /// It ended and is recorded; what it left behind is being removed.
     Sweeping { record: Box<ExitRecord>, recorded: bool, empty_looks: u8, until: Instant, next: Instant },
     /// Nothing of it is left; kept until acknowledged.
-    Ended { message: proto::ExitMessage, until: Instant },
+    Ended { message: proto::ExitMessage, until: Instant, look: Instant },
     /// Over. How it ended is still told to whoever is connected.
     Gone { message: Option<proto::ExitMessage> },
 }
@@ -280,7 +283,7 @@ impl Holder {
     fn due(&self, now: Instant) -> Option<Instant> {
         let life = match &self.life {
             Life::Sweeping { next, .. } => Some(*next),
-            Life::Ended { until, .. } => Some(if self.leaving { now } else { *until }),
+            Life::Ended { until, look, .. } => Some(if self.leaving { now } else { *look.min(until) }),
             Life::Launching | Life::Running => self.ladder.due(),
             Life::Gone { .. } => Some(now),
         };
@@ -342,10 +345,15 @@ impl Holder {
         }
         self.climb(now);
         self.sweep(now);
-        if let Life::Ended { message, until } = &self.life
-            && (self.leaving || now >= *until)
-        {
-            self.life = Life::Gone { message: Some(message.clone()) };
+        if let Life::Ended { message, until, look } = &mut self.life {
+            let looks = now >= *look;
+            let nobody_comes = looks && self.clients.is_empty() && !Path::new(crate::files::SOCKET).exists();
+            if looks {
+                *look = now + LOOK_FOR_SOCKET;
+            }
+            if self.leaving || now >= *until || nobody_comes {
+                self.life = Life::Gone { message: Some(message.clone()) };
+            }
         }
         self.clients.retain(|client| client.deadline().is_none_or(|at| now < at));
     }

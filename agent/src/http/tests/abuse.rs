@@ -1,12 +1,14 @@
 //! W9 and its kin: what a hostile or broken client sends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::config::TokenHash;
 
 use super::fixture::{Fixture, exchange, read_all, until, within};
 
@@ -181,6 +183,40 @@ async fn a_slow_loris_is_cut_off() {
     let answer = exchange(address, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(answer.ends_with("ok"), "{answer}");
     within(fixture.quiet()).await;
+}
+
+#[tokio::test]
+async fn who_proves_nothing_is_shown_out_and_who_did_stays() {
+    let short = Duration::from_millis(400);
+    let fixture = Fixture::with(
+        |config| config.token = Some(TokenHash::new("a-secret-of-16-chars").unwrap()),
+        |limits| limits.unknown = short,
+    );
+    let address = fixture.listen().await;
+    let begun = Instant::now();
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    // Asking what everybody may ask, or with a wrong token, buys no time.
+    let mut asking = TcpStream::connect(address).await.unwrap();
+    let mut wrong = TcpStream::connect(address).await.unwrap();
+    let mut known = TcpStream::connect(address).await.unwrap();
+    let request = |path: &str, token: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n")
+    };
+    asking.write_all(request("/health", "a-secret-of-16-chars").as_bytes()).await.unwrap();
+    wrong.write_all(request("/version", "guess").as_bytes()).await.unwrap();
+    known.write_all(request("/version", "a-secret-of-16-chars").as_bytes()).await.unwrap();
+    assert_eq!(read_all(&mut silent).await, "");
+    assert!(read_all(&mut asking).await.ends_with("ok"));
+    assert!(read_all(&mut wrong).await.starts_with("HTTP/1.1 401"));
+    assert!(begun.elapsed() >= short && begun.elapsed() < Duration::from_secs(5));
+    let mut first = [0_u8; 12];
+    known.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    let last =
+        request("/version", "a-secret-of-16-chars").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    known.write_all(last.as_bytes()).await.unwrap();
+    let rest = read_all(&mut known).await;
+    assert_eq!(rest.matches("HTTP/1.1 200").count(), 1, "{rest}");
 }
 
 #[tokio::test]

@@ -152,7 +152,7 @@ impl Fixture {
         let mut request = request;
         let permit = Arc::clone(&self.app.0.connections).try_acquire_owned().unwrap();
         let place = self.app.0.quota.take(peer.into(), usize::MAX).unwrap();
-        let seat = Arc::new(Seat { _permit: permit, _place: place });
+        let seat = Arc::new(Seat { _permit: permit, _place: place, known: false.into() });
         request.extensions_mut().insert(Caller { peer, seat, shutdown: self.shutdown.subscribe() });
         let response = crate::http::router(self.app.clone()).oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
