@@ -32,18 +32,12 @@ test: ## the whole suite: fetches a real server, real players and a container's 
 	cargo test --workspace --doc
 	@tests/lxc/acceptance.sh
 
-check: ## formatting, lints, and whether the OpenAPI document is current
+check: ## formatting and lints
 	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	@cargo build --quiet -p zlh-agent
-	@$(OUT)/debug/zlh-agent openapi | diff -u agent/api/openapi.json - || { \
-	  echo "error: agent/api/openapi.json is stale" >&2; \
-	  echo "hint: make openapi" >&2; exit 1; }
 
 openapi: ## write agent/api/openapi.json anew
-	@cargo build --quiet -p zlh-agent
-	@$(OUT)/debug/zlh-agent openapi > agent/api/openapi.json.new
-	@mv agent/api/openapi.json.new agent/api/openapi.json
+	UPDATE_OPENAPI=1 cargo test --quiet -p zlh-agent --bin zlh-agent the_checked_in_document
 
 bench: ## measure what is promised (PROFILE=dist for the shipped binary)
 	cargo build --profile $(PROFILE) -p zlh-agent -p zlh-tests --bins
@@ -56,5 +50,5 @@ dist: ## the shipped binaries in dist/, checked to be static, small and free of 
 	  packaging/check-static.sh $(OUT)/dist/$$name || exit 1; \
 	  strip -o dist/$$name.new $(OUT)/dist/$$name && mv dist/$$name.new dist/$$name || exit 1; \
 	done
-	@packaging/check-size.sh dist/zlh-agent 8
+	@packaging/check-size.sh dist/zlh-agent 9
 	@cd dist && sha256sum zlh-agent zlhctl > SHA256SUMS && ls -l

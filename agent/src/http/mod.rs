@@ -15,6 +15,8 @@ mod config;
 mod console;
 mod console_log;
 mod crashes;
+#[cfg(test)]
+mod describe;
 mod guard;
 mod health;
 mod journal;
@@ -25,6 +27,7 @@ mod operations;
 mod peer;
 mod players;
 mod problem;
+mod routes;
 mod runtimes;
 mod server;
 mod stall;
@@ -38,8 +41,6 @@ use std::time::Duration;
 use axum::Router;
 use slog::Logger;
 use tokio::sync::Semaphore;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use self::access::Policy;
 use self::audit::Audit;
@@ -142,43 +143,11 @@ impl App {
 
 /// The routes with everything around them.
 fn router(app: App) -> Router {
-    let (routes, _) = api().split_for_parts();
-    routes
+    routes::routes()
         .fallback(guard::not_found)
         .method_not_allowed_fallback(guard::method_not_allowed)
         .layer(axum::middleware::from_fn_with_state(app.clone(), guard::guard))
         .with_state(app)
-}
-
-/// The routes with their description.
-fn api() -> OpenApiRouter<App> {
-    OpenApiRouter::default()
-        .routes(routes!(health::health))
-        .routes(routes!(health::version))
-        .routes(routes!(status::status))
-        .routes(routes!(status::ready))
-        .routes(routes!(config::configure))
-        .routes(routes!(lifecycle::start))
-        .routes(routes!(lifecycle::stop))
-        .routes(routes!(lifecycle::restart))
-        .routes(routes!(console::command))
-        .routes(routes!(console_log::log))
-        .routes(routes!(viewer::stream))
-        .routes(routes!(viewer::ws))
-        .routes(routes!(players::players))
-        .routes(routes!(journal::history))
-        .routes(routes!(crashes::list))
-        .routes(routes!(crashes::one))
-        .routes(routes!(crashes::act))
-        .routes(routes!(runtimes::list))
-        .routes(routes!(runtimes::install))
-        .routes(routes!(runtimes::verify))
-        .routes(routes!(runtimes::repair))
-        .routes(routes!(runtimes::remove))
-        .routes(routes!(runtimes::collect))
-        .routes(routes!(operations::list))
-        .routes(routes!(operations::one))
-        .routes(routes!(openapi::openapi))
 }
 
 #[cfg(test)]

@@ -1,168 +1,76 @@
-//! `/openapi.json`: the whole surface, generated from the handlers.
-//!
-//! The same text is checked in as `agent/api/openapi.json`; a test fails when
-//! the two differ.
+//! `/openapi.json`: the whole surface. What is served is the text checked in as
+//! `agent/api/openapi.json`, packed; a test fails when it is not what the handlers say.
 
-use std::sync::LazyLock;
+use std::io::Read;
 
-use axum::http::header;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{
-    ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Type,
-    schema::ObjectBuilder,
-};
+use flate2::read::GzDecoder;
 
-use utoipa::ToSchema;
-use utoipa::openapi::Schema;
-use zlh_api::{ConsoleControl, ConsoleEvent};
-
-use super::problem::MEDIA_TYPE;
+/// Packed by the build.
+const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json.gz"));
 
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", tag = "agent",
     responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json")))]
-pub(crate) async fn openapi() -> Response {
-    static TEXT: LazyLock<String> = LazyLock::new(document);
-    ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
+pub(crate) async fn openapi(headers: HeaderMap) -> Response {
+    let mut response = match takes_gzip(&headers) {
+        true => {
+            let mut response = PACKED.into_response();
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response
+        }
+        false => document().into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    response
 }
 
-/// The document, pretty-printed, with a line feed at its end.
+/// The document.
 pub(crate) fn document() -> String {
-    let (_, mut api) = super::api().split_for_parts();
-    complete(&mut api);
-    // Every value of it is made of strings and numbers; there is nothing to fail on.
-    let text = api.to_pretty_json().unwrap_or_default();
-    text + "\n"
+    let mut text = String::new();
+    // It was packed from text by the build of this very program.
+    let _ = GzDecoder::new(PACKED).read_to_string(&mut text);
+    text
 }
 
-fn described<T: ToSchema>() -> (String, RefOr<Schema>) {
-    (T::name().into_owned(), T::schema())
+/// Whether `gzip` is named, and not as what is not taken.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = weight.trim().trim_start_matches("q=");
+        name.trim().eq_ignore_ascii_case("gzip") && weight.parse() != Ok(0_f32)
+    })
 }
-
-/// Adds what holds for every route.
-fn complete(api: &mut OpenApi) {
-    api.info = InfoBuilder::new()
-        .title("zlh-agent")
-        .version(crate::VERSION)
-        .description(Some(DESCRIPTION))
-        .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))
-        .build();
-    api.security =
-        Some(vec![SecurityRequirement::default(), SecurityRequirement::new("token", Vec::<String>::new())]);
-    let components = api.components.get_or_insert_default();
-    let scheme = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Bearer)
-        .description(Some("`token` of the agent's configuration, if it has one"));
-    components.security_schemes.insert("token".to_owned(), RefOr::T(SecurityScheme::Http(scheme.build())));
-    // What a WebSocket carries is in no operation's description.
-    let mut schemas = vec![described::<ConsoleEvent>(), described::<ConsoleControl>()];
-    ConsoleEvent::schemas(&mut schemas);
-    components.schemas.extend(schemas);
-    for (name, _, description) in COMMON.iter().chain(OF_BODIES) {
-        components.responses.insert((*name).to_owned(), RefOr::T(refusal(name, description)));
-    }
-    for (_, item) in api.paths.paths.iter_mut().filter(|(path, _)| *path != "/health") {
-        for operation in
-            [&mut item.get, &mut item.put, &mut item.patch, &mut item.delete].into_iter().flatten()
-        {
-            add_common(operation, &[]);
-        }
-        if let Some(operation) = &mut item.post {
-            add_common(operation, OF_BODIES);
-        }
-    }
-}
-
-fn add_common(operation: &mut Operation, further: &[Refusal]) {
-    for (name, status, _) in COMMON.iter().chain(further) {
-        let reference = RefOr::Ref(Ref::from_response_name(*name));
-        operation.responses.responses.entry((*status).to_owned()).or_insert(reference);
-    }
-}
-
-fn refusal(name: &str, description: &str) -> utoipa::openapi::Response {
-    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-    let response = ResponseBuilder::new().description(description).content(MEDIA_TYPE, content);
-    let number = ObjectBuilder::new().schema_type(Type::Integer);
-    match name {
-        "TooManyRequests" => response
-            .header(
-                "retry-after",
-                HeaderBuilder::new().schema(Some(number)).description(Some("Seconds")).build(),
-            )
-            .build(),
-        _ => response.build(),
-    }
-}
-
-/// Name, status, when.
-type Refusal = (&'static str, &'static str, &'static str);
-
-/// What a route with a body can answer beside that.
-const OF_BODIES: &[Refusal] = &[
-    ("BodyLate", "408", "`invalid_request`: the body did not arrive within 10 s"),
-    ("BodyTooLarge", "413", "`body_too_large`: more than 65,536 bytes"),
-];
-
-/// What any route but `/health` can answer.
-const COMMON: &[Refusal] = &[
-    ("Unauthorized", "401", "`unauthorized`: a token is set, and none or a wrong one was sent"),
-    (
-        "Forbidden",
-        "403",
-        "`forbidden`: this peer, Host or Origin is not let in; `detail` says how it would be",
-    ),
-    ("TooManyRequests", "429", "`too_many_attempts`: ten wrong tokens from this source within a minute"),
-    ("Internal", "500", "`internal`: a fault of the agent or its machine"),
-    ("Busy", "503", "`busy`: too many connections or viewers, or no answer in time"),
-];
-
-const DESCRIPTION: &str = "\
-Runs one game server or dev workspace inside a container. HTTP/1.1 and WebSocket, one agent per container.
-
-**Errors** are `application/problem+json` with a stable `error` code; a 409 names the operation that is in the way.
-
-**Work that outlives its request** is an operation: the answer carries `Location: /operations/{id}`.
-
-**Access.** Without a token the agent obeys root and its own user on its own machine, and configured trusted networks. \
-With a token every call but `GET /health` needs `Authorization: Bearer`, except from trusted networks, and \
-`POST /config` needs it from there too. `Host` must be an IP literal, `localhost` or a configured name; `Origin`, if sent, a configured one.
-
-**Limits.** Bodies 65,536 bytes, 64 headers of 16 KiB together, 512 connections, 200 console viewers.";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_checked_in_document_is_current() {
-        assert!(
-            include_str!("../../api/openapi.json") == document(),
-            "agent/api/openapi.json is stale; refresh it with: cargo run -p zlh-agent -- openapi > agent/api/openapi.json"
-        );
+    fn what_was_packed_is_what_is_served() {
+        assert!(document() == include_str!("../../api/openapi.json"));
     }
 
     #[test]
-    fn every_reference_leads_somewhere() {
-        let text = document();
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let mut references = 0;
-        for part in text.split("\"$ref\": \"#").skip(1) {
-            let pointer = part.split('"').next().unwrap();
-            assert!(value.pointer(pointer).is_some(), "{pointer} is missing");
-            references += 1;
+    fn gzip_is_sent_to_who_takes_it() {
+        for (value, taken) in [
+            ("gzip", true),
+            ("br, gzip;q=0.5", true),
+            ("GZIP;q=1.0, identity", true),
+            ("gzip;q=0", false),
+            ("gzip;q=0.0, br", false),
+            ("x-gzip", false),
+            ("identity", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(value));
+            assert_eq!(takes_gzip(&headers), taken, "{value}");
         }
-        assert!(references > 20, "{references}");
-    }
-
-    #[test]
-    fn health_needs_no_token_and_the_rest_says_what_it_refuses() {
-        let value: serde_json::Value = serde_json::from_str(&document()).unwrap();
-        assert!(value["paths"]["/health"]["get"]["responses"].get("401").is_none());
-        assert!(value["paths"]["/status"]["get"]["responses"].get("401").is_some());
-        assert!(value["paths"]["/config"]["post"]["responses"].get("413").is_some());
+        assert!(!takes_gzip(&HeaderMap::new()));
     }
 }
