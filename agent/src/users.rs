@@ -4,6 +4,9 @@
 //! not depend on a directory server anyway.
 
 mod create;
+mod login;
+
+pub(crate) use login::Login;
 
 use std::path::{Path, PathBuf};
 

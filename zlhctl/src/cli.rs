@@ -96,6 +96,12 @@ pub(crate) enum Command {
     /// Have an agent do what the remedy of a crash offers
     #[command(after_long_help = FIX_EXAMPLES)]
     Fix(Fix),
+    /// A login shell in a container, which goes on when you leave
+    #[command(after_long_help = SHELL_EXAMPLES)]
+    Shell(ShellOptions),
+    /// The shells that run in a container
+    #[command(subcommand)]
+    Shells(ShellsCommand),
     /// What an agent has installed to run things with, and the verbs on it
     #[command(subcommand)]
     Runtimes(RuntimesCommand),
@@ -198,6 +204,35 @@ pub(crate) struct Console {
     /// Also record what is shown, as asciicast v2; the file must not exist yet
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShellOptions {
+    #[command(flatten)]
+    pub(crate) one: One,
+    /// Which one: it is opened if there is none of that name
+    #[arg(value_name = "SESSION", default_value = "main")]
+    pub(crate) session: String,
+    /// Key that leaves the shell
+    #[arg(long, value_name = "KEY", default_value = "ctrl-]", value_parser = crate::terminal::parse_key)]
+    pub(crate) detach_key: crate::terminal::Key,
+    /// Also record what is shown, as asciicast v2; the file must not exist yet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShellsCommand {
+    /// List them
+    List(One),
+    /// End one, with everything that runs in it
+    Close {
+        #[command(flatten)]
+        one: One,
+        /// As in `zlhctl shells list`
+        #[arg(value_name = "SESSION")]
+        session: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -606,6 +641,16 @@ const CONFIGURE_EXAMPLES: &str = "\
 Examples:
   zlhctl configure lobby -f payload.json
   echo '{\"game\":\"minecraft\",\"variant\":\"paper\",\"version\":\"1.21.7\"}' | zlhctl configure lobby -f -";
+
+const SHELL_EXAMPLES: &str = "\
+Examples:
+  zlhctl shell box             the shell `main`, opened if there is none
+  zlhctl shell box build       another one beside it
+  zlhctl shells list box       which there are, and who looks at them
+
+It runs as the user `dev` of the container (`user` in [shell] of the agent names
+another). Who comes back sees the screen as it is. One that nobody looks at ends
+after a minute (`detached_s`). Its size is that of its smallest viewer.";
 
 const CONSOLE_EXAMPLES: &str = "\
 On a terminal every key goes to the server, until the detach key. Otherwise

@@ -46,7 +46,21 @@ pub enum ConsoleEvent {
         /// How it crashed; null when somebody wanted it to end.
         crash: Option<Box<ConsoleCrash>>,
     },
-    /// Size of the terminal: first, and as the answer to a resize.
+    /// A shell's screen as it is at this offset, to be shown before the bytes that follow.
+    Screen {
+        /// Of the next byte.
+        offset: u64,
+        /// What a terminal of the size that was told has to be sent; UTF-8 with escape sequences.
+        data: String,
+    },
+    /// A shell has ended; nothing follows.
+    Closed {
+        /// End of its log.
+        offset: u64,
+        /// How, for people.
+        reason: String,
+    },
+    /// Size of the terminal: first, as the answer to a resize, and when a shell's changes.
     Size {
         /// Columns.
         columns: u16,

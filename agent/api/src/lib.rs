@@ -12,6 +12,7 @@ mod history;
 mod operation;
 mod problem;
 mod runtime;
+mod shell;
 mod status;
 
 #[cfg(feature = "client")]
@@ -30,6 +31,7 @@ pub use history::{
 pub use operation::{Operation, OperationKind, OperationState, OperationSummary, Operations, Progress};
 pub use problem::{ErrorCode, Problem};
 pub use runtime::{InstalledRuntime, InstalledRuntimes};
+pub use shell::{NewShell, Shell, Shells};
 pub use status::{
     Accepted, Artifacts, CommandRequest, Players, Ready, Resources, RestartBudget, State, Status, Version,
 };

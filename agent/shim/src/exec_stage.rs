@@ -106,7 +106,9 @@ fn run(run_dir: &Path, status: &mut File, lock_fd: RawFd, spec: File) -> Result<
         nix::unistd::setresuid(uid, uid, uid)
             .map_err(|e| failed(&format!("change to user {}", user.uid), e as i32))?;
     }
-    rustix::thread::set_no_new_privs(true).map_err(at("give up new privileges"))?;
+    if !spec.new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(at("give up new privileges"))?;
+    }
     // Only after the change of user: what it may not enter, it may not run in.
     rustix::process::chdir(&spec.workdir).map_err(|errno| Failure {
         step: format!("enter {}", spec.workdir.display()),

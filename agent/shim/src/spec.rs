@@ -28,6 +28,9 @@ pub struct Spec {
     pub size: Size,
     /// A shell gets the terminal as its controlling one; a game does not (it would die with the shim).
     pub controlling_terminal: bool,
+    /// Programs with a set-user-id bit work, as a shell's user expects of `sudo`.
+    #[serde(default)]
+    pub new_privileges: bool,
     /// Added to the inherited OOM score of the workload.
     pub oom_score_adj: i32,
     /// Highest number of open files.

@@ -30,6 +30,7 @@ pub(super) struct Document {
     pub(super) vmid: Option<u32>,
     pub(super) restart: RestartTable,
     pub(super) stop: StopTable,
+    pub(super) shell: ShellTable,
     pub(super) stop_on_agent_shutdown: bool,
     pub(super) game_user: Option<String>,
     pub(super) workload_units: Option<bool>,
@@ -51,6 +52,15 @@ pub(super) struct StopTable {
     pub(super) term_s: Option<u64>,
     pub(super) cap_s: Option<u64>,
     pub(super) warn: Option<bool>,
+}
+
+/// `[shell]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ShellTable {
+    pub(super) user: Option<String>,
+    pub(super) detached_s: Option<u64>,
+    pub(super) sessions: Option<usize>,
 }
 
 /// Parses a file's text; `path` is only for the message.
@@ -119,6 +129,7 @@ fn known_keys(path: &Path, text: &str, table: &DeTable<'_>) -> Result<(), Config
             DeValue::Table(inner) => {
                 let known = match name {
                     "restart" => RESTART_KEYS,
+                    "shell" => SHELL_KEYS,
                     "stop" => STOP_KEYS,
                     // Of the wrong type: the parser says so.
                     _ => continue,
@@ -195,12 +206,14 @@ const KEYS: &[&str] = &[
     "vmid",
     "restart",
     "stop",
+    "shell",
     "stop_on_agent_shutdown",
     "game_user",
     "workload_units",
     "container_shutdown_s",
 ];
 const RESTART_KEYS: &[&str] = &["cause_aware"];
+const SHELL_KEYS: &[&str] = &["user", "detached_s", "sessions"];
 const STOP_KEYS: &[&str] = &["grace_s", "term_s", "cap_s", "warn"];
 
 const MAX_FILE_BYTES: u64 = 256 * 1024;
@@ -236,11 +249,15 @@ mod tests {
             term_s = 2
             cap_s = 3
             warn = false
+            [shell]
+            user = "e"
+            detached_s = 4
+            sessions = 5
         "#;
         let document = parse(Path::new("agent.toml"), text).unwrap();
         assert_eq!(document.restart.cause_aware, Some(false));
         assert_eq!((document.stop.cap_s, document.stop.warn), (Some(3), Some(false)));
-        for key in KEYS.iter().chain(STOP_KEYS) {
+        for key in KEYS.iter().chain(STOP_KEYS).chain(SHELL_KEYS) {
             assert!(text.contains(key), "{key} is missing from this test");
         }
     }

@@ -107,6 +107,7 @@ impl Installed {
             user: user.ids.clone(),
             size: SIZE,
             controlling_terminal: false,
+            new_privileges: false,
             oom_score_adj: OOM_SCORE_ADJ,
             max_open_files: MAX_OPEN_FILES,
             stop: self.stop_plan(),

@@ -30,6 +30,7 @@ mod problem;
 mod routes;
 mod runtimes;
 mod server;
+mod shells;
 mod stall;
 mod status;
 mod utf8;
@@ -46,6 +47,7 @@ use self::access::Policy;
 use self::audit::Audit;
 use self::limits::{Pace, Quota, Throttle};
 use crate::config::AgentConfig;
+use crate::shell::Shells;
 use crate::workload::Handle;
 
 pub(crate) use health::TARGET;
@@ -58,6 +60,7 @@ pub(crate) struct App(Arc<Inner>);
 
 struct Inner {
     handle: Handle,
+    shells: Shells,
     policy: Policy,
     limits: Limits,
     connections: Arc<Semaphore>,
@@ -116,18 +119,19 @@ impl Default for Limits {
 
 impl App {
     /// Over the workload's handle, with the rules of the configuration; `log` is the root logger.
-    pub(crate) fn new(handle: Handle, config: &AgentConfig, log: &Logger) -> Self {
+    pub(crate) fn new(handle: Handle, shells: Shells, config: &AgentConfig, log: &Logger) -> Self {
         let policy = Policy::new(config, rustix::process::geteuid().as_raw());
         let mut limits = Limits::default();
         // Half of the descriptors is for what else has to go on: shims, files, downloads.
         limits.connections = limits.connections.min(crate::descriptors::limit() / 2).max(8);
-        Self::with(handle, policy, limits, crate::log::component(log, "http"))
+        Self::with(handle, shells, policy, limits, crate::log::component(log, "http"))
     }
 
-    fn with(handle: Handle, policy: Policy, limits: Limits, log: Logger) -> Self {
+    fn with(handle: Handle, shells: Shells, policy: Policy, limits: Limits, log: Logger) -> Self {
         let audit = Audit::new(handle.journal().clone(), log.clone());
         Self(Arc::new(Inner {
             handle,
+            shells,
             policy,
             connections: Arc::new(Semaphore::new(limits.connections)),
             viewers: Arc::new(Semaphore::new(limits.viewers)),

@@ -5,7 +5,7 @@ use axum::routing::{delete, get, post};
 
 use super::{
     App, config, console, console_log, crashes, health, journal, lifecycle, openapi, operations, players,
-    runtimes, status, viewer,
+    runtimes, shells, status, viewer,
 };
 
 /// From `method "path" module::handler` the routes, and in tests their description as well.
@@ -53,6 +53,11 @@ routes! {
     post "/runtimes/{id}/{version}/repair" runtimes::repair,
     delete "/runtimes/{id}/{version}" runtimes::remove,
     post "/runtimes/gc" runtimes::collect,
+    get "/shells" shells::list,
+    post "/shells" shells::open,
+    get "/shells/{name}" shells::one,
+    delete "/shells/{name}" shells::close,
+    get "/shells/{name}/stream" viewer::shell,
     get "/operations" operations::list,
     get "/operations/{id}" operations::one,
     get "/openapi.json" openapi::openapi,

@@ -147,7 +147,7 @@ impl Launcher {
         };
         let refused = match self.launch_in_unit(systemd, &order).await {
             Ok(unit) => {
-                info!(self.0.log, "the server runs in a unit of its own"; "unit" => unit);
+                info!(self.0.log, "a workload runs in a unit of its own"; "unit" => unit);
                 self.0.warnings().refused = None;
                 return Ok(());
             }

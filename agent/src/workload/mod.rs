@@ -33,8 +33,10 @@ pub(crate) use boot::boot;
 #[cfg(test)]
 pub(crate) use handle::Request;
 pub(crate) use handle::{Handle, Outcome, Repair, Verb};
+pub(crate) use launcher::{Launcher, Order};
 #[cfg(test)]
 pub(crate) use operations::Operations;
+pub(crate) use orphan::sweep_slot;
 pub(crate) use shim_client::ShimClient;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use start::{game_user, make_game_root};

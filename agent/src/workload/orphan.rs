@@ -323,7 +323,7 @@ async fn sleep_until(due: Option<Instant>) {
 }
 
 /// Ends whatever of a run is left that nobody knows by name: it has the slot's lock open.
-pub(super) async fn sweep_slot(run_dir: &std::path::Path) {
+pub(crate) async fn sweep_slot(run_dir: &std::path::Path) {
     let mut kin = Kin::foreign(run_dir, None);
     let swept = tokio::task::spawn_blocking(move || kin.sweep(SWEEP));
     drop(swept.await);

@@ -146,6 +146,23 @@ impl ShimClient {
         decode::<proto::Done>(&frame, kind::OK_REPLY).map(drop)
     }
 
+    /// Gives the terminal another size.
+    pub(crate) async fn resize(&self, cols: u16, rows: u16) -> Result<(), ShimError> {
+        self.done(kind::RESIZE, &proto::Resize { rows, cols }).await.map(drop)
+    }
+
+    /// Sends the main process a signal.
+    pub(crate) async fn signal(&self, signal: i32) -> Result<(), ShimError> {
+        let signal = proto::Signal { signal, all: false, instance: self.instance.clone() };
+        self.done(kind::SIGNAL, &signal).await.map(drop)
+    }
+
+    /// The terminal's size now, if it is in our hands.
+    pub(crate) fn terminal_size(&self) -> Option<(u16, u16)> {
+        let size = rustix::termios::tcgetwinsize(&*self.legacy.as_ref()?.master).ok()?;
+        Some((size.ws_col, size.ws_row))
+    }
+
     /// Puts the next rung of the ladder off.
     pub(crate) async fn extend(&self, from_now: Duration) -> Result<(), ShimError> {
         let from_now_ms = u64::try_from(from_now.as_millis()).unwrap_or(u64::MAX);

@@ -29,6 +29,7 @@ pub(crate) fn shell(script: &str) -> Spec {
         user: None,
         size: Size { rows: 24, cols: 80 },
         controlling_terminal: false,
+        new_privileges: false,
         oom_score_adj: 0,
         max_open_files: 1024,
         stop: StopPlan {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
 use tungstenite::{Error, HandshakeError, Message, WebSocket};
-use zlh_api::{CONSOLE_PROTOCOL, ConsoleEvent};
+use zlh_api::{CONSOLE_PROTOCOL, ConsoleControl, ConsoleEvent};
 
 use super::wait::SOON;
 
@@ -67,6 +67,19 @@ impl Viewer {
         self.socket.send(Message::text(text)).context("send to the console")
     }
 
+    /// Types bytes as they are, as `zlh.console.v1` has it.
+    #[track_caller]
+    pub fn type_bytes(&mut self, bytes: &[u8]) {
+        self.socket.send(Message::binary(bytes.to_vec())).expect("send to the terminal");
+    }
+
+    /// Tells the size of a window.
+    #[track_caller]
+    pub fn resize(&mut self, columns: u16, rows: u16) {
+        let control = serde_json::to_string(&ConsoleControl::Resize { columns, rows }).expect("a message");
+        self.socket.send(Message::text(control)).expect("send to the terminal");
+    }
+
     /// Everything received so far, as it came.
     pub fn received(&self) -> &[u8] {
         &self.received
@@ -103,7 +116,8 @@ impl Viewer {
         let end = Instant::now() + within;
         while !enough(self) {
             let late = Instant::now() >= end;
-            assert!(!late && !self.closed, "{what}: got {} bytes: {}", self.received.len(), self.tail());
+            let (received, events) = (self.received.len(), &self.events);
+            assert!(!late && !self.closed, "{what}: got {received} bytes and {events:?}: {}", self.tail());
             self.receive();
         }
     }
@@ -119,10 +133,11 @@ impl Viewer {
         match self.socket.read() {
             Ok(Message::Text(text)) if self.has_offsets => {
                 let event = serde_json::from_str(&text).expect("a control message");
-                if let ConsoleEvent::Offset { offset: next, .. } | ConsoleEvent::Dropped { to: next, .. } =
-                    event
-                {
-                    self.offset = next;
+                match &event {
+                    ConsoleEvent::Offset { offset: next, .. }
+                    | ConsoleEvent::Dropped { to: next, .. }
+                    | ConsoleEvent::Screen { offset: next, .. } => self.offset = *next,
+                    _ => {}
                 }
                 self.events.push(event);
             }

@@ -8,6 +8,7 @@
 mod adoption;
 mod adversary;
 mod bounds;
+mod browser;
 mod chaos;
 mod console;
 mod crashes;
@@ -26,6 +27,7 @@ mod recovery;
 mod recycled;
 mod repairs;
 mod runtimes;
+mod shells;
 mod stopping;
 mod story;
 mod versions;

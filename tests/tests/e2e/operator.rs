@@ -13,7 +13,7 @@ use zlh_tests::harness::store::{FakePlan, Store};
 use zlh_tests::harness::wait::{SOON, eventually, until};
 
 /// `zlhctl` on a terminal of its own.
-struct Terminal {
+pub(crate) struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     keys: Box<dyn Write + Send>,
     shown: Arc<Mutex<Vec<u8>>>,
@@ -21,7 +21,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn run(arguments: &[&str]) -> Self {
+    pub(crate) fn run(arguments: &[&str]) -> Self {
         let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
         let mut command = CommandBuilder::new(binary("zlhctl").unwrap());
@@ -52,21 +52,21 @@ impl Terminal {
     }
 
     #[track_caller]
-    fn wait_for(&self, text: &str) {
+    pub(crate) fn wait_for(&self, text: &str) {
         eventually(text, SOON, || {
             let shown = self.text();
             if shown.contains(text) { Ok(()) } else { Err(shown.chars().rev().take(300).collect::<Vec<_>>()) }
         });
     }
 
-    fn press(&mut self, keys: &str) {
+    pub(crate) fn press(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
         self.keys.flush().unwrap();
     }
 
     /// Its exit code, once it has ended.
     #[track_caller]
-    fn ended(&mut self) -> u32 {
+    pub(crate) fn ended(&mut self) -> u32 {
         eventually("the end of zlhctl", SOON, || match self.child.try_wait().unwrap() {
             Some(status) => Ok(status.exit_code()),
             None => Err(self.text()),

@@ -16,6 +16,7 @@ mod operations;
 mod players;
 mod runtimes;
 mod send;
+mod shells;
 pub(crate) mod status;
 mod wait;
 
@@ -76,6 +77,8 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit> {
         Command::Crashes(one) => crashes::run(&one.name, &targets, printer).await,
         Command::Explain(options) => explain::run(&options, &targets, printer).await,
         Command::Fix(options) => crashes::fix(&options, &targets, printer).await,
+        Command::Shell(options) => console::shell(&options, &targets, printer).await,
+        Command::Shells(command) => shells::run(&command, &targets, printer).await,
         Command::Runtimes(command) => runtimes::run(&command, &targets, printer).await,
         Command::Operations(one) => operations::run(&one.name, &targets, printer).await,
         Command::Completions { .. }

@@ -32,7 +32,7 @@ use crate::{
     CrashRecord, Crashes, DEFAULT_PORT, History, HistoryWindow, Operation, Operations, Players, Problem,
     Ready, Status, Version,
 };
-use crate::{InstalledRuntime, InstalledRuntimes};
+use crate::{InstalledRuntime, InstalledRuntimes, NewShell, Shell, Shells};
 
 /// Talks to one agent.
 #[derive(Clone)]
@@ -316,7 +316,24 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn console_stream(&self, key: &str, since: Option<u64>) -> Result<ConsoleStream, ClientError> {
-        let mut url = self.url("console/stream");
+        self.attach("console/stream", key, since).await
+    }
+
+    /// As [`Client::console_stream`], of a shell.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn shell_stream(
+        &self,
+        name: &str,
+        key: &str,
+        since: Option<u64>,
+    ) -> Result<ConsoleStream, ClientError> {
+        self.attach(&format!("shells/{}/stream", name.replace('/', "")), key, since).await
+    }
+
+    async fn attach(&self, path: &str, key: &str, since: Option<u64>) -> Result<ConsoleStream, ClientError> {
+        let mut url = self.url(path);
         if let Some(since) = since {
             url.query_pairs_mut().append_pair("since", &since.to_string());
         }
@@ -399,6 +416,32 @@ impl Client {
         }
         let response = self.send(self.authorize(self.http.delete(url))).await?;
         self.json(response).await
+    }
+
+    /// `GET /shells`.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn shells(&self) -> Result<Vec<Shell>, ClientError> {
+        Ok(self.get::<Shells>("shells").await?.shells)
+    }
+
+    /// `POST /shells`.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn open_shell(&self, shell: &NewShell) -> Result<Shell, ClientError> {
+        let response = self.send(self.request(Method::POST, "shells").json(shell)).await?;
+        self.json(response).await
+    }
+
+    /// `DELETE /shells/{name}`.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn close_shell(&self, name: &str) -> Result<(), ClientError> {
+        let url = self.url(&format!("shells/{}", name.replace('/', "")));
+        self.send(self.authorize(self.http.delete(url))).await.map(drop)
     }
 
     /// `POST /runtimes/gc`.

@@ -121,6 +121,7 @@ fn spec_of(run_dir: &Path, instance: &str) -> Spec {
         user: None,
         size: Size { rows: 24, cols: 80 },
         controlling_terminal: false,
+        new_privileges: false,
         oom_score_adj: 0,
         max_open_files: 0,
         stop,

@@ -26,7 +26,9 @@ use crate::http::guard::{Caller, Seat};
 use crate::http::peer::Peer;
 use crate::http::{App, Limits};
 use crate::journal::Journal;
-use crate::workload::{Handle, Operations, Outcome, Request, Snapshot, Verb};
+use crate::paths::Paths;
+use crate::shell::Shells;
+use crate::workload::{Handle, Launcher, Operations, Outcome, Request, Snapshot, Verb};
 
 /// What the fake driver answers, and what it was asked.
 #[derive(Default)]
@@ -131,7 +133,9 @@ impl Fixture {
             dir.path().join("runtimes"),
         );
         let uid = rustix::process::geteuid().as_raw();
-        let app = App::with(handle, Policy::new(&config, uid), limits, quiet);
+        let launcher = Launcher::new(Some(false), false, &quiet);
+        let shells = Shells::new(Paths::new(dir.path()), config.shell.clone(), launcher, &quiet);
+        let app = App::with(handle, shells, Policy::new(&config, uid), limits, quiet);
         let (shutdown, _) = watch::channel(false);
         Self { app, operations, snapshot, script, log: Mutex::new(log), head, shutdown, archive, _dir: dir }
     }

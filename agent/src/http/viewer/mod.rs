@@ -11,6 +11,7 @@
 //! viewer could fill. One that takes nothing, or answers no ping, is dropped. While nothing
 //! runs it waits.
 
+mod place;
 mod raw;
 mod v1;
 
@@ -35,7 +36,11 @@ use super::audit::Typed;
 use super::guard::Caller;
 use super::problem::{Answer, Failure};
 use super::server::stopped;
+use super::shells::{Named, named};
 use super::{App, Inner, Limits};
+use crate::shell::Session;
+
+use place::Place;
 
 /// Where a viewer begins; only `zlh.console.v1` looks at it.
 #[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
@@ -49,7 +54,7 @@ pub(crate) struct Attach {
     window: Option<u64>,
 }
 
-type Place = Result<Query<Attach>, QueryRejection>;
+type Asked = Result<Query<Attach>, QueryRejection>;
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 /// The live console.
@@ -73,10 +78,10 @@ type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 pub(crate) async fn stream(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    from: Place,
+    from: Asked,
     upgrade: Upgrade,
 ) -> Answer<Response> {
-    open(app, caller, from, upgrade)
+    open(app, caller, from, upgrade, None)
 }
 
 /// The live console, by its other deployed name.
@@ -87,13 +92,38 @@ pub(crate) async fn stream(
 pub(crate) async fn ws(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    from: Place,
+    from: Asked,
     upgrade: Upgrade,
 ) -> Answer<Response> {
-    open(app, caller, from, upgrade)
+    open(app, caller, from, upgrade, None)
 }
 
-fn open(app: App, caller: Caller, from: Place, upgrade: Upgrade) -> Answer<Response> {
+/// A shell's terminal, with `zlh.console.v1`: the screen as it is, then what follows; with
+/// `since` the bytes themselves. Its size is that of the smallest viewer. Ends with the shell.
+#[utoipa::path(get, path = "/shells/{name}/stream", operation_id = "shell_stream", tag = "shells",
+    params(("name" = String, Path, description = "As in `GET /shells`"), Attach), responses(
+    (status = 101, description = "A terminal follows"),
+    (status = 400, description = "Not a WebSocket handshake, not `zlh.console.v1`, or a query parameter is not of its form", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "There is no such shell", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "There are 200 viewers", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn shell(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    name: Named,
+    from: Asked,
+    upgrade: Upgrade,
+) -> Answer<Response> {
+    let session = app.0.shells.get(&named(name)?)?;
+    open(app, caller, from, upgrade, Some(&session))
+}
+
+fn open(
+    app: App,
+    caller: Caller,
+    from: Asked,
+    upgrade: Upgrade,
+    shell: Option<&Arc<Session>>,
+) -> Answer<Response> {
     let upgrade = upgrade.map_err(|error| {
         let detail = format!("the console is a WebSocket: {}", error.body_text());
         Failure::new(ErrorCode::InvalidRequest, detail)
@@ -107,6 +137,11 @@ fn open(app: App, caller: Caller, from: Place, upgrade: Upgrade) -> Answer<Respo
             return Err(Failure::new(ErrorCode::InvalidRequest, error.body_text()));
         }
     };
+    if shell.is_some() && from.is_none() {
+        let detail =
+            format!("a shell is attached to with the WebSocket subprotocol {CONSOLE_PROTOCOL}; offer it");
+        return Err(Failure::new(ErrorCode::InvalidRequest, detail));
+    }
     let permit = Arc::clone(&app.0.viewers).try_acquire_owned().map_err(|_| {
         Failure::new(
             ErrorCode::Busy,
@@ -118,13 +153,14 @@ fn open(app: App, caller: Caller, from: Place, upgrade: Upgrade) -> Answer<Respo
         .max_frame_size(MAX_MESSAGE_BYTES)
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(BUFFER_BYTES);
+    let place = shell.map_or(Place::Game, |session| Place::Shell(session.view()));
     Ok(upgrade.on_upgrade(move |socket| async move {
-        view(&app, caller, from, socket).await;
+        view(&app, caller, place, from, socket).await;
         drop(permit);
     }))
 }
 
-async fn view(App(app): &App, caller: Caller, from: Option<Attach>, socket: WebSocket) {
+async fn view(App(app): &App, caller: Caller, place: Place, from: Option<Attach>, socket: WebSocket) {
     let (mut sink, source) = socket.split();
     let mut shutdown = caller.shutdown.clone();
     let ended = match from {
@@ -138,7 +174,7 @@ async fn view(App(app): &App, caller: Caller, from: Option<Attach>, socket: WebS
         }
         Some(from) => {
             tokio::select! {
-                ended = v1::serve(&mut sink, source, app, &caller, from) => ended,
+                ended = v1::serve(&mut sink, source, app, &caller, &place, from) => ended,
                 () = stopped(&mut shutdown) => End::Shutdown,
             }
         }
@@ -166,6 +202,8 @@ enum End {
     NoControl,
     /// Nothing came for too long, not even an answer to a ping.
     Silent,
+    /// What was looked at has ended.
+    Over,
     /// The agent ends.
     Shutdown,
 }
@@ -179,6 +217,7 @@ impl End {
                 (close_code::POLICY, "text frames are control messages here; bytes go in binary frames")
             }
             Self::Silent => (close_code::POLICY, "no answer to pings"),
+            Self::Over => (close_code::NORMAL, "it has ended"),
             Self::Shutdown => (close_code::AWAY, "the agent is shutting down"),
         };
         Some(CloseFrame { code, reason: reason.into() })

@@ -4,8 +4,6 @@
 //! `dropped` of exact size. So a viewer that comes back with the offset it had reached sees
 //! every byte once. TCP is the flow control; with `?window=` also the viewer's own `ack`.
 
-use std::sync::Arc;
-
 use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -13,12 +11,12 @@ use futures_util::stream::{SplitSink, SplitStream};
 use tokio::sync::{mpsc, watch};
 use zlh_api::{ConsoleControl, ConsoleEvent, ErrorCode, Problem};
 
+use super::place::Place;
 use super::{Attach, End, PIECE_BYTES, REPLAY_BYTES, next, pings};
 use crate::console::Console;
 use crate::http::Inner;
 use crate::http::audit::Typed;
 use crate::http::guard::Caller;
-use crate::workload::{Handle, Snapshot};
 
 /// Answers to a viewer's messages that may wait.
 const ANSWERS: usize = 8;
@@ -31,30 +29,32 @@ pub(super) async fn serve(
     source: SplitStream<WebSocket>,
     app: &Inner,
     caller: &Caller,
+    place: &Place,
     from: Attach,
 ) -> End {
     let (answers, answered) = mpsc::channel(ANSWERS);
     let (acked, acks) = watch::channel(0);
     tokio::select! {
-        ended = write(sink, app, from, answered, acks) => ended,
-        ended = read(source, app, caller, answers, acked) => ended,
+        ended = write(sink, app, place, from, answered, acks) => ended,
+        ended = read(source, app, caller, place, answers, acked) => ended,
     }
 }
 
 async fn write(
     sink: &mut SplitSink<WebSocket, Message>,
     app: &Inner,
+    place: &Place,
     from: Attach,
     mut answers: mpsc::Receiver<ConsoleEvent>,
     mut acks: watch::Receiver<u64>,
 ) -> End {
-    let console = app.handle.console();
+    let console = place.console(app);
     let mut head = console.subscribe();
-    let mut process = Process::new(app.handle.changes());
+    let mut news = place.news(app);
     let mut ping = pings(&app.limits);
     let began = *head.borrow();
-    let mut cursor = match begin(console, from, began).await {
-        Ok(cursor) => cursor,
+    let (mut cursor, screen) = match begin(place, console, from, began).await {
+        Ok(begun) => begun,
         Err(error) => {
             let _ = send(sink, unreadable(&error)).await;
             return End::Left;
@@ -62,8 +62,9 @@ async fn write(
     };
     let first = [
         Some(ConsoleEvent::Offset { offset: cursor, head: began }),
-        Some(size(&app.handle)),
-        process.living().map(|pid| ConsoleEvent::Started { pid }),
+        Some(place.size(app)),
+        news.living().map(|pid| ConsoleEvent::Started { pid }),
+        screen,
     ];
     for event in first.into_iter().flatten() {
         if send(sink, event).await.is_err() {
@@ -80,10 +81,14 @@ async fn write(
             }
         }
         // An end is told behind the last byte that was printed before it was known.
-        if let Some(event) = process.due(cursor)
-            && send(sink, event).await.is_err()
-        {
-            return End::Left;
+        if let Some(event) = news.due(cursor) {
+            let over = matches!(event, ConsoleEvent::Closed { .. });
+            if send(sink, event).await.is_err() {
+                return End::Left;
+            }
+            if over {
+                return End::Over;
+            }
         }
         let room = from.window.map_or(u64::MAX, |window| {
             let dealt_with = (*acks.borrow_and_update()).max(first);
@@ -128,7 +133,7 @@ async fn write(
                 Err(_) => return End::Shutdown,
             },
             Ok(()) = acks.changed(), if room == 0 => continue,
-            () = process.changed(console) => continue,
+            () = news.changed(console) => continue,
         };
         if matches!(&message, Message::Binary(bytes) if bytes.is_empty()) {
             continue;
@@ -140,7 +145,18 @@ async fn write(
 }
 
 /// Where a viewer begins; never behind the head.
-async fn begin(console: &Console, from: Attach, head: u64) -> std::io::Result<u64> {
+async fn begin(
+    place: &Place,
+    console: &Console,
+    from: Attach,
+    head: u64,
+) -> std::io::Result<(u64, Option<ConsoleEvent>)> {
+    // A screen is worth more than the bytes that drew it.
+    if let (Place::Shell(viewing), None, None) = (place, from.since, from.tail) {
+        let (offset, bytes) = viewing.session().drawn().await?;
+        let data = String::from_utf8_lossy(&bytes).into_owned();
+        return Ok((offset, Some(ConsoleEvent::Screen { offset, data })));
+    }
     let start = match (from.since, from.tail) {
         (Some(since), _) => since,
         (None, Some(lines)) => console.tail_offset(lines.min(MAX_TAIL)).await?,
@@ -152,71 +168,14 @@ async fn begin(console: &Console, from: Attach, head: u64) -> std::io::Result<u6
             piece.offset + line.map_or(0, |at| at as u64 + 1)
         }
     };
-    Ok(start.min(head))
-}
-
-/// The process at the other end, as the published state tells it.
-struct Process {
-    changes: watch::Receiver<Arc<Snapshot>>,
-    pid: Option<i32>,
-    /// News, and the offset behind which they are told.
-    news: Option<(u64, ConsoleEvent)>,
-}
-
-impl Process {
-    fn new(mut changes: watch::Receiver<Arc<Snapshot>>) -> Self {
-        let pid = pid_of(&changes.borrow_and_update());
-        Self { changes, pid, news: None }
-    }
-
-    fn living(&self) -> Option<i32> {
-        self.pid
-    }
-
-    /// Until there is something to tell.
-    async fn changed(&mut self, console: &Console) {
-        if self.news.is_some() {
-            return std::future::pending().await;
-        }
-        loop {
-            if self.changes.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-            let now = Arc::clone(&self.changes.borrow_and_update());
-            let (before, pid) = (self.pid, pid_of(&now));
-            self.pid = pid;
-            let offset = console.head();
-            self.news = match (before, pid) {
-                (before, Some(pid)) if before != Some(pid) => Some((offset, ConsoleEvent::Started { pid })),
-                (Some(_), None) => {
-                    let crashed = now.state == zlh_api::State::Crashed || now.error.is_some();
-                    let crash = now.last_crash.as_ref().filter(|_| crashed);
-                    let crash = crash.map(|crash| Box::new(crash.into()));
-                    Some((offset, ConsoleEvent::Exit { offset, state: now.state, crash }))
-                }
-                _ => continue,
-            };
-            return;
-        }
-    }
-
-    fn due(&mut self, cursor: u64) -> Option<ConsoleEvent> {
-        let (_, mut event) = self.news.take_if(|(offset, _)| *offset <= cursor)?;
-        if let ConsoleEvent::Exit { offset, .. } = &mut event {
-            *offset = cursor;
-        }
-        Some(event)
-    }
-}
-
-fn pid_of(snapshot: &Snapshot) -> Option<i32> {
-    snapshot.process.as_ref().map(|(pid, _)| *pid)
+    Ok((start.min(head), None))
 }
 
 async fn read(
     mut source: SplitStream<WebSocket>,
     app: &Inner,
     caller: &Caller,
+    place: &Place,
     answers: mpsc::Sender<ConsoleEvent>,
     acked: watch::Sender<u64>,
 ) -> End {
@@ -234,14 +193,13 @@ async fn read(
                     });
                     continue;
                 }
-                // A game's terminal is wide so that no server wraps its lines, and one log is
-                // for all: its size does not follow its viewers.
-                Ok(ConsoleControl::Resize { .. }) => size(&app.handle),
+                Ok(ConsoleControl::Resize { columns, rows }) => place.resize(app, columns, rows).await,
                 Err(_) => return End::NoControl,
             },
             Ok(Message::Binary(bytes)) => {
-                let lines = typed.push(&bytes);
-                match app.handle.send_raw(bytes.to_vec()).await {
+                // What is typed into a shell may be a password: it is nobody's business.
+                let lines = if place.is_noted() { typed.push(&bytes) } else { Vec::new() };
+                match place.send(app, bytes.to_vec()).await {
                     Ok(()) => {
                         told = None;
                         app.audit.typed(caller.peer, lines);
@@ -260,11 +218,6 @@ async fn read(
         // A viewer that asks and does not read gets no more answers than fit.
         let _ = answers.try_send(answer);
     }
-}
-
-fn size(handle: &Handle) -> ConsoleEvent {
-    let (columns, rows) = handle.terminal_size();
-    ConsoleEvent::Size { columns, rows }
 }
 
 fn unreadable(error: &std::io::Error) -> ConsoleEvent {

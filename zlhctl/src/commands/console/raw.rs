@@ -28,26 +28,53 @@ use crate::terminal::{Key, RawMode, input};
 use crate::ui::escape;
 use crate::ui::units;
 
+/// What is looked at.
+pub(crate) enum Place {
+    Game,
+    Shell(String),
+}
+
+impl Place {
+    /// What it is called, and what becomes of it when it is left.
+    fn words(&self, name: &str) -> (String, &'static str) {
+        match self {
+            Self::Game => (format!("the console of {name}"), "the server goes on"),
+            Self::Shell(session) => (format!("the shell {session} of {name}"), "it waits for you"),
+        }
+    }
+}
+
 pub(crate) async fn run(
     name: &str,
     client: &Client,
+    place: Place,
     detach: Key,
     record: Option<&Path>,
     printer: Printer,
 ) -> Result<Exit> {
-    let link = Link::open(client, None).await?;
+    let link = Link::open(client, &place, None).await?;
+    let (what, after) = place.words(name);
+    let is_shell = matches!(place, Place::Shell(_));
     let recording = record.map(|path| Recording::begin(path, name, window())).transpose()?;
-    printer.note(&format!("connected to {name}; {detach} leaves the console, the server goes on"));
+    printer.note(&format!("connected to {what}; {detach} leaves it, {after}"));
     let ended = {
         let raw = RawMode::enter().context("cannot set the terminal to raw mode")?;
         let screen = Screen { recording, raw: Some(raw) };
-        Session::new(client, detach, screen)?.hold(link).await
+        let ended = Session::new(client, place, detach, screen)?.hold(link).await;
+        if is_shell {
+            // What a full-screen program asked of our terminal ends with our look at it.
+            let mut out = std::io::stdout().lock();
+            out.write_all(RESET)?;
+            out.flush()?;
+        }
+        ended
     };
     // The server's last line may have no end.
     printer.note("");
     match ended? {
-        Ended::Detached => printer.note(&format!("left the console of {name}; the server goes on")),
+        Ended::Detached => printer.note(&format!("left {what}; {after}")),
         Ended::Signal => return Ok(Exit::Failed),
+        Ended::Over(reason) => printer.note(&format!("{what} has ended: {}", escape::one_line(&reason))),
         Ended::Closed(None) => printer.note("the agent closed the console"),
         Ended::Closed(Some(frame)) => {
             printer.note(&format!("the agent closed the console: {}", escape::one_line(&frame.reason)));
@@ -63,9 +90,12 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) async fn open(client: &Client, since: Option<u64>) -> Result<Self> {
+    async fn open(client: &Client, place: &Place, since: Option<u64>) -> Result<Self> {
         let key = generate_key();
-        let console = client.console_stream(&key, since).await?;
+        let console = match place {
+            Place::Game => client.console_stream(&key, since).await?,
+            Place::Shell(name) => client.shell_stream(name, &key, since).await?,
+        };
         if console.accept != derive_accept_key(key.as_bytes()) {
             bail!("{} does not speak WebSocket", client.agent());
         }
@@ -86,6 +116,8 @@ impl Link {
 
 enum Ended {
     Detached,
+    /// A shell is over: how.
+    Over(String),
     Signal,
     Closed(Option<CloseFrame>),
 }
@@ -130,12 +162,15 @@ impl Screen {
 
 struct Session<'a> {
     client: &'a Client,
+    place: Place,
     detach: Key,
     screen: Screen,
     keys: mpsc::Receiver<std::io::Result<Vec<u8>>>,
     typed: Typed,
     /// First byte not shown yet, where the agent tells.
     offset: Option<u64>,
+    /// How the shell ended.
+    over: Option<String>,
     terminate: Signals,
     hangup: Signals,
     resized: Signals,
@@ -143,14 +178,16 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(client: &'a Client, detach: Key, screen: Screen) -> Result<Self> {
+    fn new(client: &'a Client, place: Place, detach: Key, screen: Screen) -> Result<Self> {
         Ok(Self {
             client,
+            place,
             detach,
             screen,
             keys: input(),
             typed: Typed::default(),
             offset: None,
+            over: None,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
             resized: signal(SignalKind::window_change())?,
@@ -186,7 +223,7 @@ impl<'a> Session<'a> {
         loop {
             let attempt = async {
                 pause.tick().await;
-                Link::open(self.client, Some(offset)).await
+                Link::open(self.client, &self.place, Some(offset)).await
             };
             tokio::select! {
                 link = attempt => match link {
@@ -249,7 +286,10 @@ impl<'a> Session<'a> {
                         Some(frame) if frame.code == CloseCode::Away && link.has_offsets => {
                             Broken::Lost(frame.reason.to_string())
                         }
-                        frame => Broken::Ended(Ended::Closed(frame)),
+                        frame => Broken::Ended(match self.over.take() {
+                            Some(reason) => Ended::Over(reason),
+                            None => Ended::Closed(frame),
+                        }),
                     }),
                     Ok(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => {}
                 },
@@ -279,6 +319,11 @@ impl<'a> Session<'a> {
                 }
                 self.offset = Some(offset);
             }
+            ConsoleEvent::Screen { offset, data } => {
+                self.screen.show(data.as_bytes())?;
+                self.offset = Some(offset);
+            }
+            ConsoleEvent::Closed { reason, .. } => self.over = Some(reason),
             ConsoleEvent::Dropped { from, to } => {
                 self.screen.remark(&format!("{} bytes are no longer kept", to.saturating_sub(from)))?;
                 self.offset = Some(to);
@@ -305,7 +350,7 @@ impl<'a> Session<'a> {
 }
 
 /// Columns and rows of our own terminal.
-fn window() -> (u16, u16) {
+pub(crate) fn window() -> (u16, u16) {
     crossterm::terminal::size().unwrap_or((80, 24))
 }
 
@@ -330,6 +375,10 @@ impl Typed {
         (text, end.is_some())
     }
 }
+
+/// Out of the other screen, cursor shown, keys and mouse as usual, plain text.
+const RESET: &[u8] =
+    b"\x1b[?1049l\x1b[?25h\x1b[?1l\x1b>\x1b[?2004l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[0m";
 
 /// The agent pings every five seconds.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -378,7 +427,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_console_is_a_websocket_of_text_frames() {
-        let mut socket = Link::open(&agent().await, None).await.unwrap().socket;
+        let mut socket = Link::open(&agent().await, &Place::Game, None).await.unwrap().socket;
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("replay\u{1b}[0m"));
         socket.send(Message::text("list\r")).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("echo list\r"));
