@@ -122,6 +122,17 @@ pub enum ConsoleControl {
     },
 }
 
+/// How a command reached the server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandChannel {
+    /// Typed into its console: the lines are what it printed from then on, whoever caused them.
+    #[default]
+    Console,
+    /// By RCON, which the server has enabled: the lines are the answer, and nothing else.
+    Rcon,
+}
+
 /// `POST /console/command?wait=`: what followed the command.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CommandOutput {
@@ -133,4 +144,7 @@ pub struct CommandOutput {
     pub lines: Vec<String>,
     /// Whether there was more.
     pub truncated: bool,
+    /// How the command reached the server.
+    #[serde(default)]
+    pub channel: CommandChannel,
 }

@@ -19,7 +19,9 @@ mod status;
 pub mod client;
 
 pub use config::{Config, ContainerType, MASK};
-pub use console::{CONSOLE_PROTOCOL, CommandOutput, ConsoleControl, ConsoleCrash, ConsoleEvent};
+pub use console::{
+    CONSOLE_PROTOCOL, CommandChannel, CommandOutput, ConsoleControl, ConsoleCrash, ConsoleEvent,
+};
 pub use crash::{
     CrashAction, CrashActionId, CrashChange, CrashContributing, CrashCulprit, CrashDependency, CrashEvidence,
     CrashJava, CrashPlace, CrashRecord, CrashRemedy, Crashes,

@@ -5,11 +5,15 @@
 //! console/00000000000001048576.log   bytes 1048576 … head
 //! ```
 //!
+//! Old segments may be packed ([`pack_one`]): `NNN.logz` holds the same bytes as `NNN.log`.
+//!
 //! Offsets count every byte the workload ever printed and are never reset.
 //! A segment that begins later than the one before it ends *is* the record of a
 //! gap, exact to the byte. When the disk refuses a write the newest output stays
 //! in memory ([`RING_BYTES`]) and is written once the disk takes it again.
-//! One process writes (the shim, under the slot lock); any number read.
+//! One process writes (the shim, under the slot lock); any number read; the agent packs.
+
+mod packed;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -54,7 +58,7 @@ impl Writer {
         let segments: VecDeque<u64> = segment_starts(dir)?.into();
         let mut end = at_least;
         if let Some(&last) = segments.back() {
-            end = end.max(last + fs::metadata(segment_path(dir, last))?.len());
+            end = end.max(last + Segment::open(dir, last)?.length()?);
         }
         Ok(Self {
             dir: dir.to_owned(),
@@ -210,7 +214,78 @@ impl Writer {
             if let Some(oldest) = self.segments.pop_front() {
                 // A segment that cannot be removed now is found again by the next writer.
                 let _ = fs::remove_file(segment_path(&self.dir, oldest));
+                let _ = fs::remove_file(packed_path(&self.dir, oldest));
             }
+        }
+    }
+}
+
+/// Packs the oldest segment that can be: not one of the last two, which may be written to. `keep`
+/// bytes before the end are the log's bound: what is packed and lies before them goes, whoever was to
+/// remove it. Answers whether there may be more to do.
+pub fn pack_one(dir: &Path, keep: u64) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)?.flatten() {
+        // One that was killed had begun it.
+        if entry.path().extension().is_some_and(|extension| extension == "new") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    let starts = segment_starts(dir)?;
+    let Some(&last) = starts.last() else { return Ok(false) };
+    let old = &starts[..starts.len().saturating_sub(2)];
+    for (&start, &next) in old.iter().zip(&starts[1..]) {
+        if next + keep < last && packed_path(dir, start).exists() {
+            let _ = fs::remove_file(packed_path(dir, start));
+        }
+    }
+    let Some(&start) = old.iter().find(|start| segment_path(dir, **start).exists()) else { return Ok(false) };
+    let (raw, to) = (segment_path(dir, start), packed_path(dir, start));
+    if !to.exists() {
+        packed::pack(&raw, &to)?;
+    }
+    crate::faults::point("console.packed")?;
+    // Rotated away meanwhile: then its packed form is one too many.
+    if let Err(error) = fs::remove_file(&raw) {
+        let _ = fs::remove_file(&to);
+        return if error.kind() == io::ErrorKind::NotFound { Ok(true) } else { Err(error) };
+    }
+    Ok(true)
+}
+
+/// A segment in one of its forms.
+enum Segment {
+    Raw(File),
+    Packed(packed::Packed),
+}
+
+impl Segment {
+    /// The raw form, while there is one.
+    fn open(dir: &Path, start: u64) -> io::Result<Self> {
+        match File::open(segment_path(dir, start)) {
+            Ok(file) => Ok(Self::Raw(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                packed::Packed::open(&packed_path(dir, start)).map(Self::Packed)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        match self {
+            Self::Raw(file) => Ok(file.metadata()?.len()),
+            Self::Packed(packed) => Ok(packed.length()),
+        }
+    }
+
+    fn read_at(&self, offset: u64, max: usize) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Raw(file) => {
+                let mut bytes = vec![0_u8; max];
+                let read = file.read_at(&mut bytes, offset)?;
+                bytes.truncate(read);
+                Ok(bytes)
+            }
+            Self::Packed(packed) => packed.read_at(offset, max),
         }
     }
 }
@@ -234,10 +309,11 @@ impl Reader {
             if start > end {
                 break;
             }
-            match fs::metadata(segment_path(&self.dir, start)) {
-                Ok(meta) => end = end.max(start + meta.len()),
-                // Rotated away since the folder was read.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            match Segment::open(&self.dir, start).and_then(|segment| segment.length()) {
+                Ok(length) => end = end.max(start + length),
+                // Rotated away since the folder was read, or damaged: a gap.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -248,8 +324,8 @@ impl Reader {
     pub fn range(&self) -> io::Result<(u64, u64)> {
         let starts = segment_starts(&self.dir)?;
         let (Some(&first), Some(&last)) = (starts.first(), starts.last()) else { return Ok((0, 0)) };
-        match fs::metadata(segment_path(&self.dir, last)) {
-            Ok(meta) => Ok((first, last + meta.len())),
+        match Segment::open(&self.dir, last).and_then(|segment| segment.length()) {
+            Ok(length) => Ok((first, last + length)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((first, last)),
             Err(error) => Err(error),
         }
@@ -274,14 +350,21 @@ impl Reader {
         let mut offset = offset;
         while let Some(&start) = starts.get(index) {
             offset = offset.max(start);
-            let file = File::open(segment_path(&self.dir, start))?;
-            let length = file.metadata()?.len();
+            let segment = match Segment::open(&self.dir, start) {
+                // What is damaged is as good as gone: a gap up to the next one.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    index += 1;
+                    continue;
+                }
+                other => other?,
+            };
+            let length = segment.length()?;
             if offset < start + length {
                 let left = usize::try_from(start + length - offset).unwrap_or(usize::MAX);
-                let mut bytes = vec![0_u8; left.min(max)];
-                let read = file.read_at(&mut bytes, offset - start)?;
-                bytes.truncate(read);
-                return Ok((offset, bytes));
+                match segment.read_at(offset - start, left.min(max)) {
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                    other => return Ok((offset, other?)),
+                }
             }
             index += 1;
         }
@@ -300,16 +383,23 @@ fn segment_starts(dir: &Path) -> io::Result<Vec<u64>> {
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name();
-            let digits = name.to_str()?.strip_suffix(".log")?;
+            let name = name.to_str()?;
+            let digits = name.strip_suffix(".log").or_else(|| name.strip_suffix(".logz"))?;
             (digits.len() == 20).then(|| digits.parse().ok())?
         })
         .collect();
     starts.sort_unstable();
+    // A segment may be there in both forms.
+    starts.dedup();
     Ok(starts)
 }
 
 fn segment_path(dir: &Path, start: u64) -> PathBuf {
     dir.join(format!("{start:020}.log"))
+}
+
+fn packed_path(dir: &Path, start: u64) -> PathBuf {
+    dir.join(format!("{start:020}.logz"))
 }
 
 #[cfg(test)]
@@ -338,7 +428,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_printed_is_what_is_read(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..30), reopen in 1_usize..10) {
+        fn what_was_printed_is_what_is_read(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..30), reopen in 1_usize..10, pack in 1_usize..6) {
             let dir = tempfile::tempdir().unwrap();
             let mut writer = Writer::open(dir.path(), limits(256, 4), 0).unwrap();
             let mut printed = Vec::new();
@@ -348,6 +438,9 @@ mod tests {
                 }
                 writer.append(piece);
                 printed.extend_from_slice(piece);
+                if i % pack == 0 {
+                    while pack_one(dir.path(), 256 * 4).unwrap() {}
+                }
             }
             prop_assert_eq!(writer.head(), printed.len() as u64);
             let (start, kept) = read_all(dir.path(), 0);
@@ -355,6 +448,7 @@ mod tests {
             prop_assert_eq!(&printed[start..], &kept[..]);
             prop_assert!(kept.len() >= printed.len().min(256 * 3), "at least the last three full segments stay");
             prop_assert!(kept.len() <= 256 * 4);
+            prop_assert!(fs::read_dir(dir.path()).unwrap().count() <= 4, "nothing of what was rotated away is left");
         }
     }
 
@@ -381,6 +475,53 @@ mod tests {
         assert_eq!((at, bytes), (13 + 100, vec![b'x'; 10]), "the gap is exactly what the ring gave up");
         let ends = [0, 7, 13 + 100].map(|from| Reader::new(&dir).contiguous_end(from).unwrap());
         assert_eq!(ends, [7, 7, writer.head()]);
+    }
+
+    #[test]
+    fn a_killed_packer_leaves_one_whole_form_and_a_damaged_one_is_a_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path(), limits(1000, 64), 0).unwrap();
+        let text: Vec<u8> = (0..1000_u32).flat_map(|n| format!("line {n:04}\n").into_bytes()).collect();
+        writer.append(&text);
+        // Killed between the two: both are there, and nothing is twice.
+        packed::pack(&segment_path(dir.path(), 0), &packed_path(dir.path(), 0)).unwrap();
+        fs::write(dir.path().join("00000000000000001000.new"), "half").unwrap();
+        assert_eq!(read_all(dir.path(), 0), (0, text.clone()));
+        while pack_one(dir.path(), 64_000).unwrap() {}
+        assert_eq!(read_all(dir.path(), 0), (0, text.clone()));
+        assert_eq!(Reader::new(dir.path()).contiguous_end(0).unwrap(), writer.head());
+        let raw = |dir: &Path| {
+            fs::read_dir(dir)
+                .unwrap()
+                .flatten()
+                .filter(|e| e.path().extension().is_some_and(|e| e == "log"))
+                .count()
+        };
+        assert_eq!(raw(dir.path()), 2);
+        assert!(!dir.path().join("00000000000000001000.new").exists());
+        // The writer goes on, and rotates both forms.
+        let mut writer = Writer::open(dir.path(), limits(1000, 3), 0).unwrap();
+        writer.append(&[b'x'; 2000]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+        // One that a disk damaged costs itself.
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path(), limits(1000, 64), 0).unwrap();
+        writer.append(&text);
+        while pack_one(dir.path(), 64_000).unwrap() {}
+        fs::write(packed_path(dir.path(), 3000), "nonsense of more than twelve bytes").unwrap();
+        let (at, bytes) = Reader::new(dir.path()).read(3500, 10).unwrap();
+        assert_eq!((at, bytes), (4000, text[4000..4010].to_vec()));
+        assert_eq!(Reader::new(dir.path()).contiguous_end(0).unwrap(), 3000);
+    }
+
+    #[test]
+    fn what_an_older_writer_does_not_rotate_is_removed_by_the_packer() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path(), limits(1000, 64), 0).unwrap();
+        writer.append(&[b'x'; 20_000]);
+        while pack_one(dir.path(), 5000).unwrap() {}
+        let starts = segment_starts(dir.path()).unwrap();
+        assert!(starts[0] >= 13_000 && starts.len() <= 8, "{starts:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! was and what comes. Each reader has its own cursor; a slow one is overtaken
 //! by rotation (its next chunk starts later than asked) and never slows others.
 
+pub(crate) mod packer;
 pub(crate) mod text;
 
 use std::io;

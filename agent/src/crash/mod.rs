@@ -14,6 +14,8 @@ mod archive;
 mod inquest;
 mod last_good;
 mod port_owner;
+
+pub(crate) use port_owner::listener;
 pub(crate) mod repair;
 mod wire;
 

@@ -14,7 +14,7 @@ const MAX_PROCESSES: usize = 20_000;
 const MAX_DESCRIPTORS: usize = 200_000;
 
 /// The pid that listens on a TCP port; none when nobody does or it is not known here.
-pub(super) fn listener(port: u16) -> Option<i32> {
+pub(crate) fn listener(port: u16) -> Option<i32> {
     let inodes: Vec<u64> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .into_iter()
         .filter_map(table)

@@ -120,6 +120,14 @@ fn read(dir: &Dir, path: &RelPath) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
+/// A text file of the game's; an empty one when there is none.
+pub(crate) fn read_text(root: &Path, path: &str) -> Result<String, FileError> {
+    let io = |source| FileError::Io { path: path.to_owned(), source };
+    let dir = Dir::open_ambient_dir(root, ambient_authority()).map_err(io)?;
+    let path = RelPath::new(path).map_err(|error| io(io::Error::other(error.to_string())))?;
+    Ok(String::from_utf8_lossy(&read(&dir, &path)?).into_owned())
+}
+
 fn replace(dir: &Dir, path: &RelPath, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
     let path = Path::new(path.as_str());
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty())

@@ -4,5 +4,6 @@ pub(crate) mod files;
 pub(crate) mod payload;
 pub(crate) mod plan;
 pub(crate) mod probe;
+pub(crate) mod rcon;
 pub(crate) mod slp;
 pub(crate) mod worlds;

@@ -10,14 +10,15 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use tokio::time::timeout_at;
 use utoipa::IntoParams;
-use zlh_api::{CONSOLE_OFFSET_HEADER, CommandOutput, CommandRequest, ErrorCode, Problem};
+use zlh_api::{CONSOLE_OFFSET_HEADER, CommandChannel, CommandOutput, CommandRequest, ErrorCode, Problem};
 
-use super::App;
 use super::body::StrictJson;
 use super::guard::Caller;
 use super::limits::{COMMANDS, Source};
 use super::problem::{Answer, Failure};
+use super::{App, Inner};
 use crate::console::{Console, text};
+use crate::game::rcon::{self, Rcon};
 
 /// Whether the caller waits.
 #[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
@@ -33,7 +34,8 @@ pub(crate) struct Wait {
 /// and without U+2028 and U+2029. Deployed callers send `cmd` instead of `command`.
 /// With `?wait=` the answer is what the server printed from then on: once it has been silent
 /// for 250 ms after its first line, and at the latest after that time. (A console answers
-/// nobody in particular: what something else made it print stands there, too.) A caller has
+/// nobody in particular: what something else made it print stands there, too. A server that has RCON
+/// enabled is asked by it instead, and the answer is its answer; `channel` says which.) A caller has
 /// 500 commands at once and 50 more each second. Who typed what stands in `GET /history`.
 #[utoipa::path(post, path = "/console/command", operation_id = "console_command", tag = "console", params(Wait), request_body = CommandRequest, responses(
     (status = 200, description = "With `?wait=`: what followed", body = CommandOutput),
@@ -59,6 +61,13 @@ pub(crate) async fn command(
         let detail = format!("more than {COMMANDS} commands at once; send them more slowly");
         Failure::new(ErrorCode::TooManyRequests, detail).retry_after(wait)
     })?;
+    if let Some(wait) = wait
+        && let Some(output) = ask(&app, line, Duration::from_millis(wait)).await
+    {
+        app.audit.command(caller.peer, line);
+        let header = [(CONSOLE_OFFSET_HEADER, output.offset.to_string())];
+        return Ok((header, Json(output)).into_response());
+    }
     let offset = app.handle.send_line(line).await?;
     app.audit.command(caller.peer, line);
     let header = [(CONSOLE_OFFSET_HEADER, offset.to_string())];
@@ -68,6 +77,43 @@ pub(crate) async fn command(
         Failure::new(ErrorCode::Internal, format!("the console log cannot be read: {error}"))
     })?;
     Ok((header, Json(output)).into_response())
+}
+
+/// By RCON, if the server has it; none when it was not carried out.
+async fn ask(app: &Inner, command: &str, within: Duration) -> Option<CommandOutput> {
+    let (root, pid) = {
+        let changes = app.handle.changes();
+        let now = changes.borrow();
+        (now.root.clone()?, now.process.as_ref()?.0)
+    };
+    if command.len() > rcon::MAX_COMMAND {
+        return None;
+    }
+    let rcon = tokio::task::spawn_blocking(move || Rcon::of(&root, pid)).await.ok()??;
+    // Not to be reached: the console serves as well.
+    let session = rcon.login().await.ok()?;
+    let offset = app.handle.console().head();
+    let said = session.run(command, within, MAX_OUTPUT_BYTES).await;
+    let plain = text::plain(without_colours(&said.text).as_bytes());
+    let mut lines: Vec<String> =
+        plain.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    let truncated = said.truncated || lines.len() > MAX_OUTPUT_LINES;
+    lines.truncate(MAX_OUTPUT_LINES);
+    let next = app.handle.console().head();
+    Some(CommandOutput { offset, next, lines, truncated, channel: CommandChannel::Rcon })
+}
+
+/// Minecraft's own colour codes are for its clients.
+fn without_colours(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\u{a7}' => drop(characters.next()),
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 /// What is printed from `offset` on: until it is silent, it is enough, or time is up.
@@ -105,7 +151,7 @@ async fn follow(
     let mut lines = lines(&bytes, command);
     let truncated = bytes.len() >= MAX_OUTPUT_BYTES || lines.len() > MAX_OUTPUT_LINES;
     lines.truncate(MAX_OUTPUT_LINES);
-    Ok(CommandOutput { offset, next: at, lines, truncated })
+    Ok(CommandOutput { offset, next: at, lines, truncated, channel: CommandChannel::Console })
 }
 
 /// Harmless lines, without the terminal's echo of the command.
@@ -153,6 +199,11 @@ mod tests {
         let answer = b"list\r\n\x1b[32mThere are 2 players\x1b[0m\r\nlist\r\n";
         assert_eq!(lines(answer, "list"), ["There are 2 players", "list"]);
         assert_eq!(lines(b"Unknown command", "lst"), ["Unknown command"]);
+    }
+
+    #[test]
+    fn colours_of_the_game_are_left_out() {
+        assert_eq!(without_colours("\u{a7}aThere\u{a7}r are 2\u{a7}"), "There are 2");
     }
 
     #[test]

@@ -30,7 +30,7 @@ use super::shim_client::ShimClient;
 use super::snapshot::Snapshot;
 use super::stored::{BootTime, Shelf};
 use crate::config::AgentConfig;
-use crate::console::Console;
+use crate::console::{Console, packer};
 use crate::crash::{Archive, LastGood};
 use crate::game::payload;
 use crate::journal::{Journal, What};
@@ -64,6 +64,7 @@ pub(crate) fn boot(
     let (head, head_out) = watch::channel(end);
     let (shim_slot, shim_out) = watch::channel(None);
     let console = Console::new(&console_dir, head_out, shim_out);
+    tokio::spawn(packer::pack(console_dir, console.subscribe(), log.clone()));
     let operations = Operations::default();
     let (snapshot, snapshot_out) = watch::channel(Arc::new(Snapshot::initial()));
     let (requests_in, requests) = mpsc::channel(QUEUE);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::store::{FakePlan, Store};
-use zlh_tests::harness::{measure, paths};
+use zlh_tests::harness::{console_bench, measure, paths};
 
 /// One promise.
 struct Line {
@@ -24,6 +24,11 @@ const WATCHED: Duration = Duration::from_secs(30);
 /// Floods of the console, and the size of each.
 const FLOODS: usize = 7;
 const FLOOD_MIB: u64 = 64;
+
+/// Keys typed, MiB of a flood that is looked at, lines a crowd waits for.
+const KEYS: usize = 1000;
+const VIEWED_MIB: u64 = 32;
+const MARKS: usize = 200;
 
 fn main() -> Result<ExitCode> {
     let mut lines = vec![binary_size()?, crates()?];
@@ -59,6 +64,7 @@ fn main() -> Result<ExitCode> {
     lines.push(Line { what: "agent, idle, wake-ups", value: woken[0], budget: 60.0, unit: "/min" });
     lines.push(Line { what: "shim, idle, wake-ups", value: woken[1], budget: 1.0, unit: "/min" });
     lines.extend(console(&agent)?);
+    lines.extend(viewers(&agent)?);
     print(&lines)?;
     let kept = lines.iter().all(|line| line.value <= line.budget);
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -82,6 +88,47 @@ fn console(agent: &Agent) -> Result<Vec<Line>> {
         Line { what, value: ratios[FLOODS / 2], budget: 1.10, unit: "times" },
         Line { what: "console, time for 1 GiB at best", value: 1024.0 / rate, budget: 60.0, unit: "s" },
     ])
+}
+
+/// Keys, floods and crowds, beside a bare terminal and tmux.
+fn viewers(agent: &Agent) -> Result<Vec<Line>> {
+    let dir = tempfile::tempdir()?;
+    let bare = console_bench::echo_of_a_terminal(KEYS)?;
+    let ours = console_bench::echo_through_the_agent(agent, KEYS)?;
+    let mut lines = Vec::new();
+    for (percent, what, ratio) in [
+        (50, "echo of a key, p50", "echo p50 / a bare terminal's"),
+        (99, "echo of a key, p99", "echo p99 / a bare terminal's"),
+    ] {
+        let (ours, bare) =
+            (console_bench::percentile(&ours, percent)?, console_bench::percentile(&bare, percent)?);
+        lines.push(Line { what, value: millis(ours), budget: 20.0, unit: "ms" });
+        lines.push(Line {
+            what: ratio,
+            value: ours.as_secs_f64() / bare.as_secs_f64(),
+            budget: f64::INFINITY,
+            unit: "times",
+        });
+    }
+    let mut ratios = Vec::new();
+    let mut fastest = Duration::MAX;
+    for _ in 0..FLOODS {
+        let ours = console_bench::flood_to_a_viewer(agent, VIEWED_MIB)?;
+        fastest = fastest.min(ours);
+        if let Some(tmux) = console_bench::flood_through_tmux(dir.path(), VIEWED_MIB)? {
+            ratios.push(ours.as_secs_f64() / tmux.as_secs_f64());
+        }
+    }
+    ratios.sort_by(f64::total_cmp);
+    if let Some(ratio) = ratios.get(ratios.len() / 2) {
+        lines.push(Line { what: "flood to a viewer / tmux", value: *ratio, budget: 1.0, unit: "times" });
+    }
+    let rate = f64::from(u32::try_from(VIEWED_MIB)?) / fastest.as_secs_f64();
+    lines.push(Line { what: "to a viewer, 1 GiB at best", value: 1024.0 / rate, budget: 60.0, unit: "s" });
+    let crowd = console_bench::latency_of_a_crowd(agent, MARKS)?;
+    let late = console_bench::percentile(&crowd, 99)?;
+    lines.push(Line { what: "a line to one of 200, p99", value: millis(late), budget: 50.0, unit: "ms" });
+    Ok(lines)
 }
 
 /// As it is shipped: without symbols.

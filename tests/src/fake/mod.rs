@@ -24,6 +24,7 @@ mod game;
 pub mod output;
 mod ping;
 mod properties;
+mod rcon;
 mod server;
 mod settings;
 mod units;

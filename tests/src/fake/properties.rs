@@ -9,6 +9,8 @@ pub(crate) struct Properties {
     pub(crate) level_name: String,
     pub(crate) motd: String,
     pub(crate) max_players: u32,
+    /// Port and password, where it is enabled.
+    pub(crate) rcon: Option<(u16, String)>,
 }
 
 impl Properties {
@@ -32,6 +34,10 @@ impl Properties {
             level_name: get("level-name").unwrap_or("world").to_owned(),
             motd: get("motd").unwrap_or("A Minecraft Server").to_owned(),
             max_players: get("max-players").and_then(|value| value.parse().ok()).unwrap_or(20),
+            rcon: (get("enable-rcon") == Some("true")).then(|| {
+                let port = get("rcon.port").and_then(|value| value.parse().ok()).unwrap_or(25575);
+                (port, get("rcon.password").unwrap_or_default().to_owned())
+            }),
         }
     }
 }
@@ -49,8 +55,13 @@ mod tests {
     #[test]
     fn comments_and_earlier_assignments_do_not_count() {
         let read = Properties::parse("#server-port=1\nserver-port=2\nserver-port = 30001\nmotd=a=b\n");
-        let expected =
-            Properties { port: 30001, level_name: "world".into(), motd: "a=b".into(), max_players: 20 };
+        let expected = Properties {
+            port: 30001,
+            level_name: "world".into(),
+            motd: "a=b".into(),
+            max_players: 20,
+            rcon: None,
+        };
         assert_eq!(read, expected);
     }
 }

@@ -17,7 +17,7 @@ use super::game::{Game, Input};
 use super::ping::{self, PingState};
 use super::settings::StopMode;
 use super::world::World;
-use super::{Bytes, PingMode, family, output};
+use super::{Bytes, PingMode, family, output, rcon};
 
 /// A server with its world open.
 pub(crate) struct Server<'a> {
@@ -89,6 +89,15 @@ impl<'a> Server<'a> {
 
     /// Opens the port, or ends as Minecraft does when somebody else has it.
     fn open_port(&self, port: u16) -> Turn {
+        if let Some((port, password)) = self.game.properties.rcon.clone()
+            && let Err(error) = rcon::listen(port, password, self.state.clone(), self.game.events.clone())
+        {
+            self.game.console.line(
+                "Server thread",
+                "WARN",
+                &format!("Unable to initialise RCON on 0.0.0.0:{port}: {error}"),
+            );
+        }
         let Err(error) = ping::listen(port, self.state.clone(), self.game.events.clone()) else {
             return Turn::Continue(());
         };

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod archive;
 pub mod artifact_server;
 pub mod cgroup;
+pub mod console_bench;
 pub mod disk;
 pub mod faults;
 pub mod forged_shim;

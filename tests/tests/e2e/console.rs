@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use zlh_tests::fake::events::What;
 use zlh_tests::fake::output::{FloodCheck, check_flood, flood_line};
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::http::Response;
@@ -218,4 +219,44 @@ fn a_following_reader_gets_what_comes() {
     wait_for("Done (");
     agent.command("echo live-and-later");
     wait_for("live-and-later");
+}
+
+/// Old parts of the log are packed while the server is quiet; whoever reads does not notice.
+#[test]
+fn old_parts_of_the_log_are_packed_and_read_the_same() {
+    const LINES: u64 = 200_000;
+    let mut agent = Agent::with_ready_fake(&[]);
+    agent.command(&format!("flood {} 0", LINES * 64));
+    agent.wait_event(What::FloodEnded, "");
+    agent.command("say after it");
+    agent.wait_console("[Server] after it");
+    let dir = agent.root_path("opt/zlh-agent/run/game/console");
+    let sizes = || -> Vec<(String, u64)> {
+        let entries = std::fs::read_dir(&dir).unwrap().flatten();
+        let mut sizes: Vec<_> = entries
+            .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.metadata().ok()?.len())))
+            .collect();
+        sizes.sort();
+        sizes
+    };
+    let raw = || sizes().iter().filter(|(name, _)| name.ends_with(".log")).count();
+    assert!(sizes().len() >= 12);
+    until("all but the last two are packed", SOON, || raw() == 2);
+    let on_disk: u64 = sizes().iter().map(|(_, size)| size).sum();
+    assert!(on_disk < LINES * 64 / 2, "{on_disk} of {} bytes", LINES * 64);
+    let whole = |agent: &Agent| {
+        let check = check_flood(agent.console().as_bytes());
+        assert_eq!((check.range, check.missing, check.damaged), (Some((0, LINES - 1)), 0, 0));
+    };
+    whole(&agent);
+    // The next agent and the next shim go on with it.
+    agent.kill();
+    agent.start();
+    whole(&agent);
+    agent.wait_ready();
+    agent.post("/restart", 202);
+    agent.wait_status("the next run", SOON, |status| status.ready);
+    agent.command("say in the next run");
+    agent.wait_console("[Server] in the next run");
+    whole(&agent);
 }

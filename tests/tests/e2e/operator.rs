@@ -6,9 +6,11 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+use zlh_api::{CommandChannel, CommandOutput, State};
 use zlh_tests::fake::output::{FloodCheck, check_flood, flood_line};
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::paths::binary;
+use zlh_tests::harness::ports::Port;
 use zlh_tests::harness::store::{FakePlan, Store};
 use zlh_tests::harness::wait::{SOON, eventually, until};
 
@@ -191,6 +193,61 @@ fn a_command_is_answered_and_remembered() {
     );
     let (code, _, err) = zlhctl(&["send", "--wait=1h", &address, "x"]);
     assert!(code != 0 && err.contains("at most"), "{err}");
+}
+
+/// Adds to the server's properties, and starts it with them.
+fn restarted_with(agent: &Agent, properties: &str) {
+    agent.post("/stop", 204);
+    agent.wait_state(State::Idle);
+    let path = agent.game_root().join("server.properties");
+    let old = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{old}\n{properties}\n")).unwrap();
+    agent.post("/start", 202);
+    agent.wait_ready();
+}
+
+fn asked(agent: &Agent, command: &str) -> CommandOutput {
+    let body = serde_json::json!({ "command": command });
+    agent.http().post_json("/console/command?wait=5000", &body).unwrap().expect(200).json()
+}
+
+#[test]
+fn a_server_with_rcon_gives_answers_and_nothing_else() {
+    let agent = ready_agent();
+    let port = Port::lease().unwrap();
+    assert_eq!(asked(&agent, "list").channel, CommandChannel::Console);
+    let number = port.number();
+    restarted_with(&agent, &format!("enable-rcon=true\nrcon.port={number}\nrcon.password=from-the-tenant"));
+    agent.command("echo noise between question and answer");
+    let list = asked(&agent, "list");
+    assert_eq!((list.channel, list.truncated), (CommandChannel::Rcon, false));
+    assert_eq!(list.lines, ["There are 0 of a max of 20 players online:"]);
+    // An answer of many packets is whole.
+    let help = asked(&agent, "help");
+    assert_eq!((help.lines.len(), help.truncated), (400, false));
+    assert_eq!(help.lines[399], "/command400 <arguments of it>");
+    assert!(!agent.console().contains("/command400"), "it was not typed");
+    let (_, out, _) = zlhctl(&["history", &agent.address().to_string(), "-o", "wide"]);
+    assert!(out.contains("help (by uid "), "{out}");
+    assert!(!out.contains("from-the-tenant") && !agent.log().contains("from-the-tenant"));
+}
+
+#[test]
+fn a_password_is_sent_to_nobody_but_the_game() {
+    let agent = ready_agent();
+    let thief = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    thief.set_nonblocking(true).unwrap();
+    let number = thief.local_addr().unwrap().port();
+    restarted_with(&agent, &format!("enable-rcon=true\nrcon.port={number}\nrcon.password=from-the-tenant"));
+    let list = asked(&agent, "list");
+    assert_eq!(list.channel, CommandChannel::Console, "{list:?}");
+    assert!(list.lines.iter().any(|line| line.contains("players online")), "{list:?}");
+    assert!(thief.accept().is_err(), "nobody called");
+    // A link in the place of the file leads nowhere.
+    let path = agent.game_root().join("server.properties");
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", &path).unwrap();
+    assert_eq!(asked(&agent, "list").channel, CommandChannel::Console);
 }
 
 #[test]

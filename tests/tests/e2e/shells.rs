@@ -93,7 +93,11 @@ fn a_shell_is_a_login_of_its_user_and_knows_nothing_of_the_agent() {
     }
     // Its terminal controls it: a hang-up is one, Ctrl-C interrupts.
     viewer.type_bytes(b"sleep 1000\n");
-    until("sleep runs", SOON, || process(&shell).descendants().len() == 1);
+    // Not only a copy of the shell that is about to become it, which would swallow the key.
+    until("sleep runs", SOON, || {
+        let family = process(&shell).descendants();
+        family.iter().any(|one| one.executable().is_some_and(|program| program.ends_with("sleep")))
+    });
     viewer.type_bytes(b"\x03");
     viewer.type_bytes(b"echo code $?\n");
     viewer.wait_for("code 130");
