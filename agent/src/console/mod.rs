@@ -9,12 +9,13 @@
 pub(crate) mod packer;
 pub(crate) mod text;
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use zlh_shim::console_log::Reader;
 
 use crate::workload::ShimClient;
@@ -24,6 +25,11 @@ const TAIL_WINDOW: u64 = 8 << 20;
 
 /// Reads at once.
 const TURNS: usize = 8;
+
+/// Pieces that are kept of what was read last near the end, their size, and how near, bytes.
+const RECENT: usize = 8;
+const RECENT_PIECE: usize = 16 << 10;
+const RECENT_BYTES: u64 = 128 << 10;
 
 /// A piece of the log.
 #[derive(Debug, Clone)]
@@ -42,6 +48,8 @@ pub(crate) struct Console {
     shim: watch::Receiver<Option<ShimClient>>,
     /// Reads of the disk at once: each takes a thread, whoever waits takes none.
     turns: Arc<Semaphore>,
+    /// What was read last near the end.
+    recent: Arc<Mutex<VecDeque<Chunk>>>,
 }
 
 impl Console {
@@ -52,7 +60,8 @@ impl Console {
         head: watch::Receiver<u64>,
         shim: watch::Receiver<Option<ShimClient>>,
     ) -> Self {
-        Self { dir: Arc::new(dir.to_owned()), head, shim, turns: Arc::new(Semaphore::new(TURNS)) }
+        let turns = Arc::new(Semaphore::new(TURNS));
+        Self { dir: Arc::new(dir.to_owned()), head, shim, turns, recent: Arc::default() }
     }
 
     /// The end of the log, and its every change.
@@ -71,6 +80,31 @@ impl Console {
         if offset >= head {
             return Ok(Chunk { offset, bytes: Bytes::new() });
         }
+        if max > RECENT_PIECE || head - offset > RECENT_BYTES {
+            return self.read_anew(offset, max, head).await;
+        }
+        // Two hundred viewers want the same bytes at the same moment: one reads them.
+        let mut recent = self.recent.lock().await;
+        let holds =
+            |chunk: &&Chunk| (chunk.offset..chunk.offset + chunk.bytes.len() as u64).contains(&offset);
+        if let Some(chunk) = recent.iter().rev().find(holds) {
+            let skip = usize::try_from(offset - chunk.offset).unwrap_or(usize::MAX);
+            let end = chunk.bytes.len().min(skip.saturating_add(max));
+            return Ok(Chunk { offset, bytes: chunk.bytes.slice(skip..end) });
+        }
+        let chunk = self.read_anew(offset, RECENT_PIECE, head).await?;
+        if !chunk.bytes.is_empty() {
+            if recent.len() == RECENT {
+                recent.pop_front();
+            }
+            recent.push_back(chunk.clone());
+        }
+        drop(recent);
+        let end = chunk.bytes.len().min(max);
+        Ok(Chunk { offset: chunk.offset, bytes: chunk.bytes.slice(..end) })
+    }
+
+    async fn read_anew(&self, offset: u64, max: usize, head: u64) -> io::Result<Chunk> {
         let dir = Arc::clone(&self.dir);
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(io::Error::other)?;
         let read = move || {
@@ -226,6 +260,23 @@ mod tests {
             assert!(got.starts_with(&format!("line {}\r\n", 50_000 - lines)), "{}", &got[..20]);
         }
         assert_eq!(console.tail_offset(0).await.unwrap(), console.head());
+    }
+
+    #[tokio::test]
+    async fn what_others_have_just_read_is_the_same_from_every_offset() {
+        let text: Vec<u8> = (0..20_000_u32).flat_map(|n| format!("{n:06}\n").into_bytes()).collect();
+        let (_dir, _head, console) = console(&text);
+        let end = text.len();
+        for back in [1, 100, 16_384, 16_385, 40_000, 131_072, 131_073, 139_000] {
+            let from = end - back;
+            for max in [1, 7, 16_384, 20_000] {
+                let chunk = console.read(from as u64, max).await.unwrap();
+                assert_eq!(chunk.offset, from as u64);
+                assert!(!chunk.bytes.is_empty() && chunk.bytes.len() <= max);
+                assert_eq!(chunk.bytes, text[from..from + chunk.bytes.len()], "{back} {max}");
+            }
+        }
+        assert!(console.recent.lock().await.len() <= RECENT);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -28,6 +28,12 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// How long it may take over a stop, before the workload is stopped without it.
 const STOP_ANSWER: Duration = Duration::from_secs(3);
+
+/// Between two looks at what changed, while something changes all the time: fifty a second.
+const PACE: Duration = Duration::from_millis(20);
+
+/// Looks that may follow each other at once; one is earned for each pace that nothing was asked.
+const CREDIT: u32 = 64;
 
 /// How long an acknowledged shim may take to go.
 const LEAVE: Duration = Duration::from_secs(5);
@@ -315,6 +321,7 @@ async fn read_frames(mut read: OwnedReadHalf, mut input: Vec<u8>, pending: Pendi
 
 /// Asks again and again what changed, until the connection or the last client is gone.
 async fn follow(link: Link, publish: watch::Sender<proto::Status>, head: watch::Sender<u64>) {
+    let (mut last, mut credit) = (Instant::now(), CREDIT);
     loop {
         let known = {
             let status = publish.borrow();
@@ -330,5 +337,13 @@ async fn follow(link: Link, publish: watch::Sender<proto::Status>, head: watch::
         let Ok(status) = decode::<proto::Status>(&frame, kind::STATUS_REPLY) else { return };
         head.send_replace(status.log_head);
         publish.send_replace(status);
+        // A server that prints without a pause is followed in steps: the cores are its own.
+        let earned = u32::try_from(last.elapsed().as_millis() / PACE.as_millis()).unwrap_or(u32::MAX);
+        credit = credit.saturating_add(earned).min(CREDIT);
+        match credit.checked_sub(1) {
+            Some(rest) => credit = rest,
+            None => tokio::time::sleep(PACE.saturating_sub(last.elapsed())).await,
+        }
+        last = Instant::now();
     }
 }

@@ -26,7 +26,7 @@ const FLOODS: usize = 7;
 const FLOOD_MIB: u64 = 64;
 
 /// Keys typed, MiB of a flood that is looked at, lines a crowd waits for.
-const KEYS: usize = 1000;
+const KEYS: usize = 400;
 const VIEWED_MIB: u64 = 32;
 const MARKS: usize = 200;
 

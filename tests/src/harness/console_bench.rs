@@ -27,12 +27,16 @@ fn viewer(agent: &Agent) -> Result<Viewer> {
         .map_err(|refused| anyhow::anyhow!("no console: {refused:?}"))
 }
 
+/// Between two keys.
+const BETWEEN_KEYS: Duration = Duration::from_millis(25);
+
 /// From a key to its echo on a terminal that nobody stands between, sorted.
 pub fn echo_of_a_terminal(rounds: usize) -> Result<Vec<Duration>> {
     let pty = openpty(None, None)?;
     let mut master = File::from(pty.master);
     let mut times = Vec::new();
     for round in 0..rounds {
+        std::thread::sleep(BETWEEN_KEYS);
         let begun = Instant::now();
         master.write_all(key(round))?;
         let mut echo = [0; 16];
@@ -49,6 +53,8 @@ pub fn echo_through_the_agent(agent: &Agent, rounds: usize) -> Result<Vec<Durati
     let mut viewer = viewer(agent)?;
     let mut times = Vec::new();
     for round in 0..rounds {
+        // Nobody types faster.
+        std::thread::sleep(BETWEEN_KEYS);
         let before = viewer.received().len();
         let begun = Instant::now();
         viewer.type_bytes(key(round));
@@ -125,8 +131,8 @@ pub fn latency_of_a_crowd(agent: &Agent, lines: usize) -> Result<Vec<Duration>> 
     for _ in 0..CROWD {
         let (mut one, over, seen) = (viewer(agent)?, Arc::clone(&over), Arc::clone(&seen));
         crowd.push(std::thread::spawn(move || {
-            one.receive_until("the end", FLOODED, |_| over.load(Ordering::Relaxed));
-            seen.fetch_add(one.received().len() as u64, Ordering::Relaxed);
+            let count = one.drain_until(|| over.load(Ordering::Relaxed));
+            seen.fetch_add(count, Ordering::Relaxed);
         }));
     }
     agent.command("flood 1GB 1MB");

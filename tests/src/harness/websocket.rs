@@ -122,6 +122,19 @@ impl Viewer {
         }
     }
 
+    /// Receives and forgets until told to stop: how many bytes.
+    #[track_caller]
+    pub fn drain_until(&mut self, enough: impl Fn() -> bool) -> u64 {
+        let mut count = 0;
+        while !enough() {
+            assert!(!self.closed, "the viewer was cut off");
+            self.receive();
+            count += self.received.len() as u64;
+            self.received.clear();
+        }
+        count
+    }
+
     /// Receives until `text` was seen.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) {
