@@ -33,6 +33,10 @@ pub(crate) async fn pack(dir: PathBuf, mut head: watch::Receiver<u64>, log: Logg
             Ok(Ok(true)) => {
                 failing = false;
                 sleep(PAUSE).await;
+                // It prints again: the cores are its own.
+                if head.has_changed().unwrap_or(false) && !quiet(&mut head).await {
+                    return;
+                }
                 continue;
             }
             // None so far.
@@ -52,13 +56,21 @@ pub(crate) async fn pack(dir: PathBuf, mut head: watch::Receiver<u64>, log: Logg
                 break;
             }
         }
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            match timeout(QUIET, head.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return,
-                Err(_) => break,
-            }
+        if !quiet(&mut head).await {
+            return;
         }
     }
+}
+
+/// Waits until nothing was printed for a while, but not for ever; false when nobody can print any more.
+async fn quiet(head: &mut watch::Receiver<u64>) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        match timeout(QUIET, head.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return false,
+            Err(_) => break,
+        }
+    }
+    true
 }

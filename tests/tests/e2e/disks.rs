@@ -15,8 +15,8 @@ use zlh_tests::harness::wait::{SOON, until};
 use crate::faults::{all_is_well, live_a_little, restart_on_a_full_disk};
 use crate::guards::skip;
 
-/// An agent whose root lies on a disk of its own.
-fn on_a_disk() -> Option<(Agent, Disk)> {
+/// An agent whose root lies on a disk of its own, which is to outlive it.
+fn on_a_disk() -> Option<(Disk, Agent)> {
     let mut agent = Agent::prepare(Store::fake(&FakePlan::new(&[])).unwrap()).unwrap();
     let (image, at) = (agent.store.path("disk.img"), agent.root_path("disk"));
     let disk = match Disk::mount(&image, &at) {
@@ -27,7 +27,7 @@ fn on_a_disk() -> Option<(Agent, Disk)> {
         }
     };
     agent.move_root(&at);
-    Some((agent, disk))
+    Some((disk, agent))
 }
 
 /// Everything that runs there ends at once, without a word.
@@ -44,7 +44,7 @@ fn kill_everything(agent: &mut Agent) {
 /// The container's power fails at moments all over a life: what is found afterwards is whole.
 #[test]
 fn a_power_cut_at_any_moment_leaves_old_or_new_and_never_half() {
-    let Some((mut agent, disk)) = on_a_disk() else { return };
+    let Some((disk, mut agent)) = on_a_disk() else { return };
     let rounds: u32 = if thorough() { 40 } else { 6 };
     // How long a life takes here, that the cuts fall into all of it.
     let begun = Instant::now();
@@ -90,7 +90,7 @@ fn a_power_cut_at_any_moment_leaves_old_or_new_and_never_half() {
 /// goes on, the next agent knows it, and a stop stops.
 #[test]
 fn a_disk_that_turned_read_only_costs_no_game() {
-    let Some((mut agent, disk)) = on_a_disk() else { return };
+    let Some((disk, mut agent)) = on_a_disk() else { return };
     agent.start();
     agent.configure();
     agent.wait_ready();
