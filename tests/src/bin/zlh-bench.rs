@@ -1,5 +1,6 @@
 //! Measures what is promised, on the binaries beside it, and says how much of each
 //! budget is used. Run it with `make bench`; it fails when a budget is exceeded.
+//! `make bench ONLY="writer viewers"` measures parts of it.
 
 use std::io::Write;
 use std::process::{Command, ExitCode};
@@ -30,44 +31,66 @@ const KEYS: usize = 400;
 const VIEWED_MIB: u64 = 32;
 const MARKS: usize = 200;
 
+/// The parts, in the order in which they run.
+const PARTS: [&str; 5] = ["size", "start", "idle", "writer", "viewers"];
+
 fn main() -> Result<ExitCode> {
-    let mut lines = vec![binary_size()?, crates()?];
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = asked.iter().find(|part| !PARTS.contains(&part.as_str())) {
+        anyhow::bail!("no part is called {unknown}: there are {}", PARTS.join(", "));
+    }
+    let wanted = |part: &str| asked.is_empty() || asked.iter().any(|asked| asked == part);
+    let mut lines = Vec::new();
+    if wanted("size") {
+        lines.extend([binary_size()?, crates()?]);
+    }
     let mut agent = Agent::prepare(Store::fake(&FakePlan::new(&["--startup-delay", "300ms"]))?)?;
-    let starts = measure::exec_to_listening(&mut agent, 21);
-    lines.push(Line {
-        what: "exec to listening, median",
-        value: millis(starts[10]),
-        budget: 50.0,
-        unit: "ms",
-    });
+    if wanted("start") {
+        let starts = measure::exec_to_listening(&mut agent, 21);
+        let what = "exec to listening, median";
+        lines.push(Line { what, value: millis(starts[10]), budget: 50.0, unit: "ms" });
+    }
     agent.start();
     agent.configure();
     agent.wait_ready();
-    let ready = measure::answer_to_ready(&agent, 11);
-    lines.push(Line { what: "answers to ready, median", value: millis(ready[5]), budget: 250.0, unit: "ms" });
-    lines.push(Line {
-        what: "answers to ready, worst of 11",
-        value: millis(ready[10]),
-        budget: 250.0,
-        unit: "ms",
-    });
-    agent.post("/start", 202);
-    agent.wait_ready();
+    if wanted("start") {
+        let ready = measure::answer_to_ready(&agent, 11);
+        for (what, time) in
+            [("answers to ready, median", ready[5]), ("answers to ready, worst of 11", ready[10])]
+        {
+            lines.push(Line { what, value: millis(time), budget: 250.0, unit: "ms" });
+        }
+        agent.post("/start", 202);
+        agent.wait_ready();
+    }
+    if wanted("idle") {
+        lines.extend(at_rest(&agent)?);
+    }
+    if wanted("writer") {
+        lines.extend(console(&agent)?);
+    }
+    if wanted("viewers") {
+        lines.extend(viewers(&agent)?);
+    }
+    print(&lines)?;
+    let kept = lines.iter().all(|line| line.value <= line.budget);
+    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Memory and wake-ups while nothing happens.
+fn at_rest(agent: &Agent) -> Result<Vec<Line>> {
     idle(Duration::from_secs(5));
     let of_agent = agent.process().memory().context("the agent's memory")?;
     let shim = *agent.shims().first().context("a shim")?;
     let of_shim = shim.memory().context("the shim's memory")?;
-    lines.push(Line { what: "agent, idle, RSS", value: mib(of_agent.rss_kib), budget: 8.0, unit: "MiB" });
-    lines.push(Line { what: "agent, idle, PSS", value: mib(of_agent.pss_kib), budget: 8.0, unit: "MiB" });
-    lines.push(Line { what: "shim, idle, PSS", value: mib(of_shim.pss_kib), budget: 1.0, unit: "MiB" });
     let woken = measure::wake_ups_a_minute(&[agent.process(), shim], WATCHED)?;
-    lines.push(Line { what: "agent, idle, wake-ups", value: woken[0], budget: 60.0, unit: "/min" });
-    lines.push(Line { what: "shim, idle, wake-ups", value: woken[1], budget: 1.0, unit: "/min" });
-    lines.extend(console(&agent)?);
-    lines.extend(viewers(&agent)?);
-    print(&lines)?;
-    let kept = lines.iter().all(|line| line.value <= line.budget);
-    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(vec![
+        Line { what: "agent, idle, RSS", value: mib(of_agent.rss_kib), budget: 8.0, unit: "MiB" },
+        Line { what: "agent, idle, PSS", value: mib(of_agent.pss_kib), budget: 8.0, unit: "MiB" },
+        Line { what: "shim, idle, PSS", value: mib(of_shim.pss_kib), budget: 1.0, unit: "MiB" },
+        Line { what: "agent, idle, wake-ups", value: woken[0], budget: 60.0, unit: "/min" },
+        Line { what: "shim, idle, wake-ups", value: woken[1], budget: 1.0, unit: "/min" },
+    ])
 }
 
 /// The same flood by the same writer, drained by the shim and by `cat >/dev/null`, in turns.
