@@ -96,11 +96,6 @@ impl Flight {
         &self.buffer()[..aboard]
     }
 
-    /// Whether nothing is aboard.
-    pub fn is_empty(&self) -> bool {
-        self.aboard == 0
-    }
-
     /// Whether nothing more can be taken.
     pub fn is_full(&self) -> bool {
         self.aboard == BUFFER

@@ -59,7 +59,6 @@ impl Holder {
     /// The main process has ended. First the record, then everything else.
     fn end(&mut self, exit: Exit) {
         let now = Instant::now();
-        self.land(now);
         let ended_boot_ms = boot_ms();
         let oom_after = self.held.oom.read();
         let mut record = ExitRecord {

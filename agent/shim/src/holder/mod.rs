@@ -52,11 +52,6 @@ const MAX_CLIENTS: usize = 8;
 /// Output taken before others get a turn.
 const DRAIN_BUDGET: usize = 1 << 20;
 
-/// How long output of a flood is gathered before it is written to the log, at most: a terminal
-/// gives little at a time, and a write costs more than its bytes. Output after a silence, such as
-/// the echo of a key, does not wait.
-const GATHER: Duration = Duration::from_millis(2);
-
 /// Output taken at the end at most; what is left behind has been killed by then.
 const LAST_DRAIN: usize = 64 << 20;
 
@@ -190,8 +185,6 @@ struct Holder {
     /// SIGTERM: go as soon as the workload has ended, without waiting for an agent.
     leaving: bool,
     terminal_open: bool,
-    /// When output was last written to the log.
-    landed_at: Option<Instant>,
     /// When what a busy moment took is given back.
     trim_at: Option<Instant>,
     /// A connection could not be accepted (no descriptors left); when it is tried again.
@@ -213,7 +206,6 @@ impl Holder {
             run_start,
             leaving: false,
             terminal_open: true,
-            landed_at: None,
             trim_at: None,
             accept_at: None,
         }
@@ -295,7 +287,7 @@ impl Holder {
             Life::Launching | Life::Running => self.ladder.due(),
             Life::Gone { .. } => Some(now),
         };
-        [life, self.held.log.retry_at(), self.input.due(now), self.land_at(), self.trim_at, self.accept_at]
+        [life, self.held.log.retry_at(), self.input.due(now), self.trim_at, self.accept_at]
             .into_iter()
             .flatten()
             .chain(self.clients.iter().filter_map(Client::deadline))
@@ -338,9 +330,6 @@ impl Holder {
     }
 
     fn tick(&mut self, now: Instant) {
-        if self.land_at().is_some_and(|at| now >= at) {
-            self.land(now);
-        }
         if self.trim_at.is_some_and(|at| now >= at) {
             self.trim_at = None;
             crate::trim::trim();
@@ -387,29 +376,9 @@ impl Holder {
                 Err(_) => self.terminal_open = false,
             }
         }
-        let now = Instant::now();
-        let flooding = self.landed_at.is_some_and(|at| now < at + GATHER);
-        if budget == DRAIN_BUDGET && flooding && self.terminal_open {
-            // More is on its way, and what is in flight is as safe as what is in the log.
-            return;
-        }
-        self.land(now);
-    }
-
-    /// Writes what is in flight to the log.
-    fn land(&mut self, now: Instant) {
         let Held { log, flight: Some(flight), .. } = &mut self.held else { return };
-        if !flight.aboard().is_empty() {
-            log.append(flight.aboard());
-            flight.landed();
-            self.landed_at = Some(now);
-        }
-    }
-
-    /// When what is in flight has been held back for long enough.
-    fn land_at(&self) -> Option<Instant> {
-        let waits = self.held.flight.as_ref().is_some_and(|flight| !flight.is_empty());
-        self.landed_at.filter(|_| waits).map(|at| at + GATHER)
+        log.append(flight.aboard());
+        flight.landed();
     }
 
     fn take_output(&mut self) -> Result<usize, Errno> {
