@@ -90,6 +90,7 @@ mod tests {
             size: 1,
             sha256: Sha256::from_bytes([0; 32]),
             media_type,
+            tree_sha256: None,
         }
     }
 
@@ -112,6 +113,7 @@ mod tests {
             archive: file("server", MediaType::TarGz),
             strip_components: 1,
             executables: [(Id::new("java").unwrap(), RelPath::new("bin/java").unwrap())].into(),
+            release: crate::Release::default(),
         };
         let files = [file("server", MediaType::Jar)];
         for variant in VARIANTS {

@@ -110,13 +110,45 @@ fn changed(old: &Entry<'_>, new: &Entry<'_>) -> Option<(String, Option<&'static 
     let gone =
         |file: &&crate::EntryFile<'_>| !new.files.iter().any(|one| one.artifact.name == file.artifact.name);
     what.extend(old.files.iter().filter(gone).map(|file| format!("{} is gone", file.artifact.path)));
+    let mut danger = other_bytes.then_some("the version is the same, its bytes are not: is that meant?");
+    if old.release != new.release {
+        let (before, after) = (old.release, new.release);
+        if before.channels != after.channels {
+            what.push(format!("channels {} to {}", channels(before), channels(after)));
+        }
+        for (name, before, after) in [
+            ("deprecated", &before.deprecated, &after.deprecated),
+            ("withdrawn", &before.withdrawn, &after.withdrawn),
+        ] {
+            match (before, after) {
+                (None, Some(why)) => what.push(format!("{name}: {why}")),
+                (Some(_), None) => {
+                    what.push(format!("no longer {name}"));
+                    if name == "withdrawn" {
+                        danger = danger.or(Some("agents install it again"));
+                    }
+                }
+                (Some(before), Some(why)) if before != why => what.push(format!("{name}: {why}")),
+                _ => {}
+            }
+        }
+    }
     if what.is_empty() {
         return None;
     }
-    Some((
-        what.join("; "),
-        other_bytes.then_some("the version is the same, its bytes are not: is that meant?"),
-    ))
+    Some((what.join("; "), danger))
+}
+
+/// `stable`, `stable 10 %, beta`.
+fn channels(release: &crate::Release) -> String {
+    if release.channels.is_empty() {
+        return crate::STABLE.to_owned();
+    }
+    let told = release.channels.iter().map(|(id, part)| match part {
+        100 => id.to_string(),
+        part => format!("{id} {part} %"),
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -138,6 +170,28 @@ mod tests {
         assert_eq!(diff(&old, &new), []);
         let same = diff(&old, &old);
         assert!(same[0].at == "serial" && same[0].danger.is_some(), "{same:?}");
+    }
+
+    #[test]
+    fn a_promotion_and_a_withdrawal_are_told() {
+        let old = edited(|catalog| {
+            catalog["runtimes"][0]["versions"][0]["channels"] = serde_json::json!({"beta": 100});
+            catalog["runtimes"][0]["versions"][1]["withdrawn"] = "CVE-2026-1".into();
+        });
+        let new = edited(|catalog| {
+            catalog["serial"] = 8.into();
+            catalog["runtimes"][0]["versions"][0]["channels"] =
+                serde_json::json!({"beta": 100, "stable": 10});
+        });
+        let found = diff(&old, &new);
+        let told: Vec<_> = found.iter().map(|one| (one.at.as_str(), one.what.as_str(), one.danger)).collect();
+        assert_eq!(
+            told,
+            [
+                ("java 17.0.9", "channels beta to beta, stable 10 %", None),
+                ("java 21.0.10", "no longer withdrawn", Some("agents install it again")),
+            ]
+        );
     }
 
     #[test]

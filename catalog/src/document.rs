@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Id, LaunchPlan, RelPath, Sha256, StopOverride, VersionRange};
+use crate::{Id, LaunchPlan, RelPath, Release, Sha256, StopOverride, VersionRange};
 
 /// The whole catalog. Obtained from [`crate::open_signed`] or [`Catalog::parse`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,12 @@ pub struct Catalog {
     /// Runtimes: what game servers and workspaces run on.
     #[serde(default)]
     pub runtimes: Vec<Runtime>,
+    /// Tools of a workspace, code-server above all. They are installed as runtimes are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addons: Vec<Runtime>,
+    /// The agent's own releases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agents: Vec<AgentRelease>,
 }
 
 /// A game.
@@ -72,6 +78,9 @@ pub struct GameVersion {
     /// Whether it fetches further, unpinned files by itself.
     #[serde(default)]
     pub fetches_upstream: bool,
+    /// Whom it is meant for, and whether it still is.
+    #[serde(flatten)]
+    pub release: Release,
 }
 
 /// One file on the artifact server.
@@ -88,6 +97,10 @@ pub struct Artifact {
     pub sha256: Sha256,
     /// What it is.
     pub media_type: MediaType,
+    /// Of an archive: the hash of the tree that comes out of it, as its publisher saw it.
+    /// What is unpacked has to be that tree, entry by entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree_sha256: Option<Sha256>,
 }
 
 fn default_artifact_name() -> Id {
@@ -145,4 +158,19 @@ pub struct RuntimeVersion {
     /// What launch plans may call: name to path inside the tree. Each must exist and be
     /// executable after extraction.
     pub executables: BTreeMap<Id, RelPath>,
+    /// Whom it is meant for, and whether it still is.
+    #[serde(flatten)]
+    pub release: Release,
+}
+
+/// A release of the agent itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentRelease {
+    /// For example `1.4.0`.
+    pub version: String,
+    /// The static binary for Linux on x86-64.
+    pub binary: Artifact,
+    /// Whom it is meant for, and whether it still is.
+    #[serde(flatten)]
+    pub release: Release,
 }

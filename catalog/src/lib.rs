@@ -23,6 +23,7 @@ mod launch;
 mod lint;
 mod lookup;
 mod name;
+mod release;
 mod signature;
 #[cfg(feature = "sign")]
 mod signing;
@@ -33,7 +34,8 @@ mod version;
 
 pub use diff::{Difference, DifferenceKind, diff};
 pub use document::{
-    Artifact, Catalog, Game, GameVersion, MediaType, Requirement, Runtime, RuntimeVersion, Variant,
+    AgentRelease, Artifact, Catalog, Game, GameVersion, MediaType, Requirement, Runtime, RuntimeVersion,
+    Variant,
 };
 pub use entry::{Entry, EntryFile, EntryKind};
 pub use keys::{KeyList, KeyListError};
@@ -41,6 +43,7 @@ pub use launch::{FileFormat, FileRule, InstallStep, LaunchPlan, Probe, Readiness
 pub use lint::{Lint, lint};
 pub use lookup::LookupError;
 pub use name::{Id, NameError, RelPath, Sha256, Shown, check_component, is_deceptive};
+pub use release::{Audience, Release, STABLE};
 pub use signature::{PublicKey, SignatureError, open_signed};
 #[cfg(feature = "sign")]
 pub use signing::{SecretKey, SigningError};

@@ -6,7 +6,8 @@ use thiserror::Error;
 
 use crate::name::Shown;
 use crate::{
-    Catalog, GameVersion, Id, LaunchPlan, Requirement, Runtime, RuntimeVersion, builtin, compare_versions,
+    AgentRelease, Audience, Catalog, GameVersion, Id, LaunchPlan, Requirement, Runtime, RuntimeVersion,
+    builtin, compare_versions,
 };
 
 /// What a catalog does not have.
@@ -62,14 +63,45 @@ impl Catalog {
         find_version(version, format!(" of {}", found.id), &found.versions, |entry| &entry.version)
     }
 
-    /// The newest version of a runtime that satisfies a requirement.
-    pub fn runtime_for(&self, requirement: &Requirement) -> Option<(&Runtime, &RuntimeVersion)> {
+    /// One version of an addon.
+    pub fn addon_version(&self, addon: &str, version: &str) -> Result<&RuntimeVersion, LookupError> {
+        let found = find("addon", addon, String::new(), &self.addons, |addon| addon.id.as_str())?;
+        find_version(version, format!(" of {}", found.id), &found.versions, |entry| &entry.version)
+    }
+
+    /// One release of the agent.
+    pub fn agent_release(&self, version: &str) -> Result<&AgentRelease, LookupError> {
+        find_version(version, " of the agent".to_owned(), &self.agents, |release| &release.version)
+    }
+
+    /// The newest release of the agent that is offered to an audience.
+    pub fn newest_agent(&self, audience: &Audience) -> Option<&AgentRelease> {
+        let offered = self.agents.iter().filter(|agent| agent.release.is_offered_to(audience));
+        offered.max_by(|a, b| compare_versions(&a.version, &b.version))
+    }
+
+    /// The version of a runtime that satisfies a requirement: the newest that is offered to
+    /// the audience and not deprecated; else the newest that is deprecated or of another
+    /// channel, because a server that was put into the catalog has to run. Never one that
+    /// was withdrawn.
+    pub fn runtime_for(
+        &self,
+        requirement: &Requirement,
+        audience: &Audience,
+    ) -> Option<(&Runtime, &RuntimeVersion)> {
         let runtime = self.runtimes.iter().find(|runtime| runtime.id == requirement.runtime)?;
         let version = runtime
             .versions
             .iter()
             .filter(|version| requirement.version.matches(&version.version))
-            .max_by(|a, b| compare_versions(&a.version, &b.version))?;
+            .filter(|version| version.release.withdrawn.is_none())
+            .max_by(|a, b| {
+                let rank = |version: &RuntimeVersion| {
+                    let release = &version.release;
+                    (release.is_offered_to(audience), release.deprecated.is_none())
+                };
+                rank(a).cmp(&rank(b)).then_with(|| compare_versions(&a.version, &b.version))
+            })?;
         Some((runtime, version))
     }
 
@@ -230,11 +262,34 @@ mod tests {
         let newest = |range: &str| {
             let requirement =
                 Requirement { runtime: Id::new("java").unwrap(), version: range.parse().unwrap() };
-            catalog.runtime_for(&requirement).map(|(_, version)| version.version.clone())
+            catalog
+                .runtime_for(&requirement, &Audience::default())
+                .map(|(_, version)| version.version.clone())
         };
         assert_eq!(newest("21").as_deref(), Some("21.0.10"));
         assert_eq!(newest(">=17 <21").as_deref(), Some("17.0.9"));
         assert_eq!(newest("25"), None);
+    }
+
+    #[test]
+    fn channels_deprecation_and_withdrawal_decide_first() {
+        let mut catalog = fixtures::catalog();
+        let java = Requirement { runtime: Id::new("java").unwrap(), version: "21".parse().unwrap() };
+        let chosen = |catalog: &Catalog, channel: &str| {
+            let audience = Audience { channel: channel.to_owned(), vmid: 7 };
+            catalog.runtime_for(&java, &audience).map(|(_, version)| version.version.clone())
+        };
+        assert_eq!(chosen(&catalog, "stable").as_deref(), Some("21.0.10"));
+        catalog.runtimes[0].versions[1].release.channels = [(Id::new("beta").unwrap(), 100)].into();
+        assert_eq!(chosen(&catalog, "stable").as_deref(), Some("21.0.3"));
+        assert_eq!(chosen(&catalog, "beta").as_deref(), Some("21.0.10"));
+        catalog.runtimes[0].versions[1].release = Default::default();
+        catalog.runtimes[0].versions[1].release.deprecated = Some("slow".to_owned());
+        assert_eq!(chosen(&catalog, "stable").as_deref(), Some("21.0.3"));
+        catalog.runtimes[0].versions[2].release.withdrawn = Some("CVE".to_owned());
+        assert_eq!(chosen(&catalog, "stable").as_deref(), Some("21.0.10"), "deprecated is better than none");
+        catalog.runtimes[0].versions[1].release.withdrawn = Some("CVE".to_owned());
+        assert_eq!(chosen(&catalog, "stable"), None);
     }
 
     #[test]

@@ -14,7 +14,10 @@ use thiserror::Error;
 
 use crate::check_plan::{Context, check_plan};
 use crate::name::check_component;
-use crate::{Artifact, Catalog, GameVersion, Id, MediaType, Runtime, Sha256, SignatureError, Variant};
+use crate::{
+    Artifact, Audience, Catalog, GameVersion, Id, MediaType, Release, Runtime, Sha256, SignatureError,
+    Variant,
+};
 
 /// Why a catalog was not accepted.
 #[derive(Debug, Error)]
@@ -76,8 +79,11 @@ impl Catalog {
         if self.expires.is_some_and(|expires| expires <= self.issued) {
             check.problem("expires", "it must be later than `issued`");
         }
-        check.unique("runtimes", self.runtimes.iter().map(|runtime| runtime.id.as_str()));
-        self.runtimes.iter().for_each(|runtime| check.runtime(runtime));
+        for (what, kinds) in [("runtimes", &self.runtimes), ("addons", &self.addons)] {
+            check.unique(what, kinds.iter().map(|kind| kind.id.as_str()));
+            kinds.iter().for_each(|kind| check.runtime(what, kind));
+        }
+        check.agents();
         check.unique("games", self.games.iter().map(|game| game.id.as_str()));
         for game in &self.games {
             check.unique(game.id.as_str(), game.variants.iter().map(|variant| variant.id.as_str()));
@@ -145,6 +151,10 @@ impl<'a> Check<'a> {
             let (path, size) = (&artifact.path, artifact.size);
             self.problem(at, format_args!("`{path}` has an impossible size of {size} bytes"));
         }
+        if artifact.tree_sha256.is_some() && !is_archive(artifact.media_type) {
+            let path = &artifact.path;
+            self.problem(at, format_args!("`{path}` is no archive, so `tree_sha256` pins nothing"));
+        }
         let pinned = (artifact.sha256, artifact.size);
         if *self.paths.entry(artifact.path.as_str()).or_insert(pinned) != pinned {
             let path = &artifact.path;
@@ -152,15 +162,35 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn runtime(&mut self, runtime: &'a Runtime) {
+    fn release(&mut self, at: &str, release: &Release) {
+        release.problems().into_iter().for_each(|what| self.problem(at, what));
+    }
+
+    fn agents(&mut self) {
+        let agents = &self.catalog.agents;
+        self.unique("agents", agents.iter().map(|agent| agent.version.as_str()));
+        for agent in agents {
+            let at = format!("agents/{}", agent.version);
+            self.version(&at, &agent.version);
+            self.artifact(&at, &agent.binary);
+            self.release(&at, &agent.release);
+            if agent.binary.media_type != MediaType::File {
+                self.problem(&at, "an agent is one plain binary");
+            }
+        }
+    }
+
+    /// A runtime or an addon.
+    fn runtime(&mut self, what: &str, runtime: &'a Runtime) {
         let id = &runtime.id;
         self.unique(id.as_str(), runtime.versions.iter().map(|version| version.version.as_str()));
         for version in &runtime.versions {
             let at = format!("{id}/{}", version.version);
             self.version(&at, &version.version);
             self.artifact(&at, &version.archive);
+            self.release(&at, &version.release);
             if !is_archive(version.archive.media_type) {
-                self.problem(&at, "a runtime has to be a tar archive");
+                self.problem(&at, format_args!("{what} have to be archives"));
             }
             if version.executables.is_empty() {
                 self.problem(&at, "it names no executables");
@@ -175,6 +205,7 @@ impl<'a> Check<'a> {
         for entry in &variant.versions {
             let at = format!("{game}/{id}/{}", entry.version);
             self.version(&at, &entry.version);
+            self.release(&at, &entry.release);
             self.entry(&at, variant, entry);
         }
     }
@@ -187,7 +218,8 @@ impl<'a> Check<'a> {
         entry.files.iter().for_each(|file| self.artifact(at, file));
 
         let requirement = self.catalog.requirement_for(&variant.id, entry);
-        let runtime = requirement.as_deref().and_then(|wanted| self.catalog.runtime_for(wanted));
+        let runtime =
+            requirement.as_deref().and_then(|wanted| self.catalog.runtime_for(wanted, &Audience::default()));
         if let (Some(wanted), None) = (requirement.as_deref(), runtime) {
             let (id, version) = (&wanted.runtime, &wanted.version);
             self.problem(at, format_args!("it needs {id} {version}, which is not in the catalog"));
@@ -298,6 +330,7 @@ mod tests {
     #[test]
     fn contradictions_are_named_with_their_entry() {
         let paper = |field: &str| format!("{PAPER}/{field}");
+        let file = || json!({"path": "x.tar.gz", "size": 1, "sha256": "cd".repeat(32), "media_type": "application/x-tar+gzip"});
         let table = [
             ("/schema".to_owned(), json!(2), "schema 2, this program reads schema 1"),
             ("/expires".to_owned(), json!("2020-01-01T00:00:00Z"), "expires: it must be later"),
@@ -319,8 +352,22 @@ mod tests {
             (
                 "/runtimes/0/versions/0/archive/media_type".to_owned(),
                 json!("application/java-archive"),
-                "a tar archive",
+                "runtimes have to be archives",
             ),
+            (paper("withdrawn"), json!(""), "`withdrawn` has to say why"),
+            (paper("channels"), json!({"stable": 0}), "channel stable is for 0 % of the containers"),
+            (paper("channels"), json!({"../x": 5}), "`../x` is not allowed"),
+            (
+                "/addons".to_owned(),
+                json!([{"id": "vim", "versions": [{"version": "9", "archive": file(), "executables": {}}]}]),
+                "vim/9: it names no executables",
+            ),
+            (
+                "/agents".to_owned(),
+                json!([{"version": "1", "binary": file()}]),
+                "agents/1: an agent is one plain binary",
+            ),
+            ("/agents".to_owned(), json!([{"version": "../1", "binary": file()}]), "agents/../1: version"),
             ("/runtimes/0/versions/0/executables".to_owned(), json!({}), "it names no executables"),
             (format!("{SQUID}/launch/argv"), json!([]), "flying-squid/1.18.2: the command is empty"),
         ];

@@ -135,7 +135,7 @@ impl Job {
         let runtime = match catalog.requirement_for(&variant, entry).map(|needed| wished(needed, request)) {
             None => None,
             Some((needed, what)) => {
-                Some(catalog.runtime_for(&needed).ok_or_else(|| InstallError::NoRuntime {
+                Some(catalog.runtime_for(&needed, &audience).ok_or_else(|| InstallError::NoRuntime {
                     runtime: needed.runtime.to_string(),
                     range: needed.version.to_string(),
                     what,

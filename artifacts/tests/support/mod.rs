@@ -111,6 +111,7 @@ pub(crate) fn artifact(path: &str, data: &[u8]) -> Artifact {
         size: data.len() as u64,
         sha256: sha256(data),
         media_type: MediaType::TarGz,
+        tree_sha256: None,
     }
 }
 
