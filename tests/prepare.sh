@@ -3,7 +3,8 @@
 # Minecraft-protocol server, a real player, the Node both run on (target/zlh-npm; the
 # packages are those of `zlhctl demo`: what the tests run is what the demo shows), and a
 # Java newer than Debian's (target/zlh-java). A second call with the same versions does
-# nothing. The page of the browser test has its terminal from npm, too (target/zlh-browser).
+# nothing. The page of the browser test has its terminal from npm, too (target/zlh-browser), and
+# so has the test of buckets its S3-compatible server (target/zlh-bucket).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -37,6 +38,17 @@ if [ "$(cat "$page_into/stamp" 2>/dev/null)" != "$page_stamp" ] && command -v np
   cp "$page/package.json" "$page/package-lock.json" "$page_into/"
   (cd "$page_into" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
   echo "$page_stamp" >"$page_into/stamp"
+fi
+
+bucket=$here/bucket
+bucket_into=${CARGO_TARGET_DIR:-$here/../target}/zlh-bucket
+bucket_stamp=$(sha256sum <"$bucket/package-lock.json" | cut -d' ' -f1)
+if [ "$(cat "$bucket_into/stamp" 2>/dev/null)" != "$bucket_stamp" ] && command -v npm >/dev/null; then
+  echo "fetching an S3-compatible server (once, about 15 MB on disk)" >&2
+  mkdir -p "$bucket_into"
+  cp "$bucket/package.json" "$bucket/package-lock.json" "$bucket_into/"
+  (cd "$bucket_into" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
+  echo "$bucket_stamp" >"$bucket_into/stamp"
 fi
 
 packages=$here/../zlhctl/demo

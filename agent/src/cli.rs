@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{AgentConfig, Environment};
 use crate::errors::chain;
+use crate::paths::Paths;
 
 /// What is left to do once the command line was read.
 #[derive(Debug)]
@@ -82,6 +83,7 @@ pub(crate) fn interpret() -> Invocation {
         Command::Run(options) => Invocation::Run(options),
         Command::Openapi => Invocation::Done(emit(&crate::http::openapi_json())),
         Command::CheckConfig(options) => Invocation::Done(check_config(&options)),
+        Command::SelfTest(options) => Invocation::Done(self_test(&options)),
         Command::Version => Invocation::Done(emit(&version_line())),
     }
 }
@@ -102,6 +104,10 @@ enum Command {
     Openapi,
     /// Check the configuration and print what is in effect, secrets left out
     CheckConfig(RunOptions),
+    /// Say whether this version would run here, with these options: asked of a new version
+    /// before it takes over
+    #[command(hide = true)]
+    SelfTest(RunOptions),
     /// Print the version
     Version,
 }
@@ -121,8 +127,22 @@ fn check_config(options: &RunOptions) -> ExitCode {
     }
 }
 
+/// The configuration is one that this version reads, and its folders can be used.
+fn self_test(options: &RunOptions) -> ExitCode {
+    let tested = AgentConfig::load(options, &Environment::of_process())
+        .map_err(|error| chain(&error))
+        .and_then(|config| Paths::new(&config.root).prepare().map_err(|error| error.to_string()));
+    match tested {
+        Ok(()) => emit(&version_line()),
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn version_line() -> String {
-    format!("zlh-agent v{} ({})\n", crate::VERSION, crate::http::TARGET)
+    format!("zlh-agent v{} ({})\n", crate::version(), crate::http::TARGET)
 }
 
 fn emit(text: &str) -> ExitCode {
@@ -141,7 +161,8 @@ fn complain(text: &str) {
 const INTERNAL: &str = "\
 Internal personalities, started by the agent itself and not for people:
   shim  holds the terminal, the process and the console log of one workload
-  exec  drops privileges and becomes the workload's own process";
+  exec  drops privileges and becomes the workload's own process
+  stand-in  waits for a newer agent that took over, where no service manager could be told";
 
 #[cfg(test)]
 mod tests {

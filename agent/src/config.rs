@@ -6,11 +6,13 @@
 //! Refused, each with the remedy: unknown keys, a token that is short or lies in
 //! a file others can read, and a listener beyond loopback that anybody could use.
 
+mod artifacts;
 mod cidr;
 mod file;
 mod shell;
 mod stop;
 mod token;
+mod update;
 
 use std::fmt;
 use std::io;
@@ -21,10 +23,12 @@ use std::time::Duration;
 use self::file::{Document, Privacy};
 use crate::cli::RunOptions;
 
+pub(crate) use artifacts::ArtifactsConfig;
 pub(crate) use cidr::Cidr;
 pub(crate) use shell::ShellConfig;
 pub(crate) use stop::StopConfig;
 pub(crate) use token::TokenHash;
+pub(crate) use update::UpdateConfig;
 
 /// The configuration in effect. `Debug` and `Display` show no secret.
 #[derive(Debug, Clone)]
@@ -47,8 +51,10 @@ pub(crate) struct AgentConfig {
     pub artifacts_url: Option<String>,
     /// minisign public keys that may sign the catalog.
     pub catalog_keys: Vec<String>,
-    /// Whether catalogs without hashes are put up with.
-    pub allow_unpinned: bool,
+    /// Mirrors, the cache, the channel.
+    pub artifacts: ArtifactsConfig,
+    /// The agent's own updates.
+    pub update: UpdateConfig,
     /// Whether the operator accepted the games' EULAs.
     pub accept_eula: bool,
     /// Proxmox id of the container, for logs; else the payload's.
@@ -85,6 +91,16 @@ pub(crate) struct Environment {
     pub token: Option<String>,
     /// `ZLH_ARTIFACTS_URL`
     pub artifacts_url: Option<String>,
+    /// `ZLH_AGENT_UPDATE_MODE`
+    pub update_mode: Option<String>,
+    /// `ZLH_AGENT_UPDATE_INTERVAL`
+    pub update_interval: Option<String>,
+    /// `AWS_ACCESS_KEY_ID`
+    pub s3_key: Option<String>,
+    /// `AWS_SECRET_ACCESS_KEY`
+    pub s3_secret: Option<String>,
+    /// `AWS_REGION`
+    pub s3_region: Option<String>,
 }
 
 impl Environment {
@@ -93,7 +109,15 @@ impl Environment {
         // Text that is no UTF-8 fails its own check later, under its own name.
         let get =
             |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(|v| v.to_string_lossy().into_owned());
-        Self { token: get(TOKEN_VARIABLE), artifacts_url: get(URL_VARIABLE) }
+        Self {
+            token: get(TOKEN_VARIABLE),
+            artifacts_url: get(URL_VARIABLE),
+            update_mode: get(update::MODE_VARIABLE),
+            update_interval: get(update::INTERVAL_VARIABLE),
+            s3_key: get("AWS_ACCESS_KEY_ID"),
+            s3_secret: get("AWS_SECRET_ACCESS_KEY"),
+            s3_region: get("AWS_REGION"),
+        }
     }
 }
 
@@ -120,6 +144,12 @@ impl AgentConfig {
         Self::merge(root, file, document, options, environment)
     }
 
+    /// Who asks the catalog: the channel, and the container's number for waves.
+    pub(crate) fn audience(&self, vmid: Option<u32>) -> zlh_catalog::Audience {
+        let vmid = self.vmid.or(vmid).unwrap_or(0).into();
+        zlh_catalog::Audience { channel: self.artifacts.channel.clone(), vmid }
+    }
+
     fn merge(
         root: PathBuf,
         file: Option<PathBuf>,
@@ -142,7 +172,16 @@ impl AgentConfig {
             [] => checked("catalog_keys", &document.catalog_keys, catalog_key)?,
             flags => checked("--catalog-key", flags, catalog_key)?,
         };
+        let artifacts = ArtifactsConfig::of(&document.artifacts, environment)?;
         let mut warnings = Vec::new();
+        if artifacts.allow_unsigned {
+            warnings.push(match catalog_keys.as_slice() {
+                [] => "artifacts.allow_unsigned is set and there is no catalog key: whoever answers for the \
+                       artifact server decides what runs here"
+                    .to_owned(),
+                _ => "artifacts.allow_unsigned does nothing beside a catalog key; leave it out".to_owned(),
+            });
+        }
         for network in trusted_networks.iter().filter(|network| network.is_everything()) {
             warnings.push(format!(
                 "trusted_networks holds {network}: everybody who reaches the agent commands it"
@@ -158,7 +197,8 @@ impl AgentConfig {
             allowed_hosts: checked("allowed_hosts", &document.allowed_hosts, host)?,
             artifacts_url,
             catalog_keys,
-            allow_unpinned: document.allow_unpinned,
+            artifacts,
+            update: UpdateConfig::of(&document.update, environment)?,
             accept_eula: document.accept_eula,
             vmid: document.vmid,
             restart: RestartConfig { cause_aware: document.restart.cause_aware.unwrap_or(true) },
@@ -192,7 +232,6 @@ impl fmt::Display for AgentConfig {
             writeln!(f, "artifacts_url = {url:?}")?;
         }
         writeln!(f, "catalog_keys = {:?}", self.catalog_keys)?;
-        writeln!(f, "allow_unpinned = {}", self.allow_unpinned)?;
         writeln!(f, "accept_eula = {}", self.accept_eula)?;
         if let Some(vmid) = self.vmid {
             writeln!(f, "vmid = {vmid}")?;
@@ -206,7 +245,7 @@ impl fmt::Display for AgentConfig {
         }
         writeln!(f, "container_shutdown_s = {}", self.container_shutdown.as_secs())?;
         writeln!(f, "[restart]\ncause_aware = {}", self.restart.cause_aware)?;
-        write!(f, "{}{}", self.stop, self.shell)
+        write!(f, "{}{}{}{}", self.artifacts, self.update, self.stop, self.shell)
     }
 }
 
@@ -289,8 +328,9 @@ fn listen(flag: Option<SocketAddr>, file: Option<&str>, open: bool) -> Result<So
 }
 
 fn base_url(key: &str, url: &str) -> Result<String, ConfigError> {
-    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
-        return Err(invalid(key, "must begin with http:// or https://"));
+    let scheme = ["http://", "https://", "s3+http://", "s3+https://"];
+    let Some(rest) = scheme.iter().find_map(|scheme| url.strip_prefix(scheme)) else {
+        return Err(invalid(key, "must begin with http://, https://, or s3+https:// for a bucket"));
     };
     let authority = rest.split('/').next().unwrap_or_default();
     if authority.contains('@') {

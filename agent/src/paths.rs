@@ -36,6 +36,7 @@ impl Paths {
             (self.cache(), 0o755),
             (self.runtimes(), 0o755),
             (self.servers(), 0o755),
+            (self.addons(), 0o755),
             (self.root.join("run/zlh-agent"), 0o755),
         ] {
             make_dir(&path, mode).map_err(|source| Unusable { path: path.clone(), source })?;
@@ -92,6 +93,21 @@ impl Paths {
         self.root.join("opt/zlh/runtimes")
     }
 
+    /// Installed addons of a workspace.
+    pub(crate) fn addons(&self) -> PathBuf {
+        self.root.join("opt/zlh/addons")
+    }
+
+    /// Releases of the agent, and the link to the one that runs.
+    pub(crate) fn releases(&self) -> PathBuf {
+        self.agent().join("releases")
+    }
+
+    /// The link to the release that the unit starts.
+    pub(crate) fn current_release(&self) -> PathBuf {
+        self.agent().join("current")
+    }
+
     /// Installed server trees.
     pub(crate) fn servers(&self) -> PathBuf {
         self.root.join("opt/zlh/servers")
@@ -100,6 +116,11 @@ impl Paths {
     /// A game's folder: what the server reads and writes.
     pub(crate) fn game_root(&self, game: &str, variant: &str, world: &str) -> PathBuf {
         self.root.join("opt/zlh").join(game).join(variant).join(world)
+    }
+
+    /// Copies of the folders of a variant's worlds, beside them.
+    pub(crate) fn copies(&self, game: &str, variant: &str) -> PathBuf {
+        self.root.join("opt/zlh").join(game).join(variant).join(".copies")
     }
 
     /// Holds the address the agent listens on.

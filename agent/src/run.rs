@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use zlh_shim::durable;
 
+use crate::change::Changer;
 use crate::cli::RunOptions;
 use crate::config::{AgentConfig, Environment};
 use crate::descriptors;
@@ -20,6 +21,7 @@ use crate::log::{self, Vmid};
 use crate::paths::Paths;
 use crate::shell::Shells;
 use crate::systemd::{Notify, Systemd};
+use crate::update::{self, HandOver, Updater};
 use crate::workload::{self, Launcher};
 
 /// For the last log lines when the pipe behind them is stuck.
@@ -47,7 +49,8 @@ pub(crate) fn run(options: &RunOptions) -> ExitCode {
     let config = AgentConfig::load(options, &environment);
     let vmid = Vmid::new(config.as_ref().ok().and_then(|c| c.vmid));
     let (log, guard) = log::root(options.log_format, options.log_level, vmid.clone());
-    info!(log, "starting ZeroLagHub Agent v{}", crate::VERSION; "pid" => std::process::id());
+    info!(log, "starting ZeroLagHub Agent v{}", crate::version(); "pid" => std::process::id());
+    let notify = Arc::new(Notify::of_process());
     let result = config.map_err(|error| chain(&error)).and_then(|config| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
@@ -55,13 +58,14 @@ pub(crate) fn run(options: &RunOptions) -> ExitCode {
             .enable_all()
             .build()
             .map_err(|error| format!("cannot start the runtime: {error}"))?;
-        let done = runtime.block_on(serve(Arc::new(config), vmid, &log, began));
+        let done = runtime.block_on(serve(Arc::new(config), vmid, notify.clone(), &log, began));
         // Whatever still blocks is not waited for.
         runtime.shutdown_background();
         done
     });
     let code = match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some((hand_over, paths))) => update::stand_guard(&hand_over, &paths, &notify, &log),
         Err(reason) => {
             error!(log, "{}", reason);
             ExitCode::FAILURE
@@ -72,7 +76,13 @@ pub(crate) fn run(options: &RunOptions) -> ExitCode {
     code
 }
 
-async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instant) -> Result<(), String> {
+async fn serve(
+    config: Arc<AgentConfig>,
+    vmid: Vmid,
+    notify: Arc<Notify>,
+    log: &Logger,
+    began: Instant,
+) -> Result<Option<(HandOver, Paths)>, String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("cannot take signals: {e}"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| format!("cannot take signals: {e}"))?;
     // A closed terminal is no reason to leave; the configuration is read at the start only.
@@ -108,22 +118,39 @@ async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instan
     info!(log, "listening"; "address" => %address, "since_exec_ms" => u64::try_from(began.elapsed().as_millis()).unwrap_or(0));
 
     let journal = handle.journal().clone();
-    let notify = Arc::new(Notify::of_process());
     notify.ready();
     tokio::spawn(tell_status(handle.changes(), notify.clone()));
     let (stop, stopped) = watch::channel(false);
-    let app = http::App::new(handle.clone(), shells, &config, &log.new(o!("component" => "http")));
+    let changer = Changer::new(handle.clone(), paths.clone(), config.clone(), log);
+    changer.resume();
+    let (updater, mut hand_over) = Updater::new(handle.clone(), paths.clone(), config.clone(), log);
+    let app = http::App::new(
+        handle.clone(),
+        shells,
+        changer,
+        updater.clone(),
+        &config,
+        &log.new(o!("component" => "http")),
+    );
     let server = tokio::spawn(http::serve(listener, app, stopped));
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    {
+        let (paths, log) = (paths.clone(), log.clone());
+        tokio::task::spawn_blocking(move || update::announce(address, &paths, &log));
+    }
+    tokio::spawn(updater.watch());
+    let (name, hand_over) = tokio::select! {
+        _ = terminate.recv() => ("SIGTERM", None),
+        _ = interrupt.recv() => ("SIGINT", None),
+        Some(hand_over) = hand_over.recv() => ("update", Some(hand_over)),
     };
     // A restart of the agent is nobody's business but its own; the end of the container is.
     let container_stops = match Systemd::find() {
-        Some(systemd) => systemd.is_stopping().await,
-        None => false,
+        Some(systemd) if hand_over.is_none() => systemd.is_stopping().await,
+        _ => false,
     };
-    if container_stops {
+    if let Some(hand_over) = &hand_over {
+        info!(log, "leaving to a new version; what runs goes on running"; "version" => &hand_over.record.to);
+    } else if container_stops {
         info!(log, "leaving, and the container with us: what runs is stopped first"; "signal" => name);
         let within = config.container_shutdown + SHUTDOWN_MARGIN;
         notify.stopping(within + FAREWELL);
@@ -154,7 +181,7 @@ async fn serve(config: Arc<AgentConfig>, vmid: Vmid, log: &Logger, began: Instan
     journal.close(FLUSH);
     // Gone with us: nobody should be sent to a closed port.
     let _ = std::fs::remove_file(paths.listen_file());
-    Ok(())
+    Ok(hand_over.map(|hand_over| (hand_over, paths)))
 }
 
 /// `systemctl status` shows what `GET /status` would say.

@@ -21,6 +21,12 @@ impl<W: Write> HashingWriter<W> {
         Self { inner, hasher: sha2::Sha256::new(), bytes: 0 }
     }
 
+    /// Counts and hashes what is there already.
+    pub(crate) fn hash_only(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
     /// The writer, the number of bytes and their hash.
     pub fn finish(self) -> (W, u64, Sha256) {
         (self.inner, self.bytes, Sha256::from_bytes(self.hasher.finalize().into()))

@@ -19,9 +19,11 @@ mod place;
 mod store;
 mod unpack;
 
-pub use fetch::{CacheWarning, FetchError, Fetched, Fetcher, SystemResolver, Tuning};
+pub use fetch::{
+    CacheWarning, FetchError, Fetched, Fetcher, Refusal, S3Access, Servers, SystemResolver, Tuning,
+};
 pub use hash::{HashingWriter, hash_file};
 pub use pack::{Pack, PackError, Packed, pack_dir};
 pub use place::{Owner, PlaceError, place_file};
-pub use store::{Drift, DriftKind, Install, InstallError, InstalledTree, Store};
+pub use store::{Drift, DriftKind, Inspected, Install, InstallError, InstalledTree, Store};
 pub use unpack::{Limits, UnpackError, Unpacked, unpack};

@@ -146,3 +146,117 @@ fn trees_are_listed_and_taken_away_one_by_one() {
     std::fs::create_dir_all(bench.temp.path().join("runtimes/.store/foreign")).unwrap();
     assert_eq!(bench.store.list().unwrap(), []);
 }
+
+#[test]
+fn a_version_is_chosen_and_gone_back_to() {
+    let bench = Bench::new();
+    let version = |name: &str| {
+        let trees = bench.store.list().unwrap();
+        trees.into_iter().find(|tree| tree.version == name).unwrap()
+    };
+    let chosen = || {
+        let trees = bench.store.list().unwrap();
+        let named = |which: fn(&InstalledTree) -> bool| {
+            trees.iter().find(|tree| which(tree)).map(|tree| tree.version.clone()).unwrap_or_default()
+        };
+        (named(|tree| tree.active), named(|tree| tree.previous))
+    };
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    for name in ["1", "2", "3"] {
+        bench.install(name, &[file("bin/node", name)]).unwrap();
+    }
+    assert_eq!(chosen(), pair("", ""), "an installation chooses nothing");
+    assert!(matches!(bench.store.roll_back("node"), Err(InstallError::NoPrevious(_))));
+    bench.store.activate(&version("1")).unwrap();
+    assert_eq!(chosen(), pair("1", ""));
+    assert!(matches!(bench.store.roll_back("node"), Err(InstallError::NoPrevious(_))));
+    bench.store.activate(&version("2")).unwrap();
+    bench.store.activate(&version("2")).unwrap();
+    assert_eq!(chosen(), pair("2", "1"), "twice the same is once");
+    let current = bench.temp.path().join("runtimes/node/current/bin/node");
+    assert_eq!(std::fs::read_to_string(&current).unwrap(), "2");
+    assert_eq!(bench.store.roll_back("node").unwrap(), std::fs::canonicalize(&version("1").dir).unwrap());
+    assert_eq!((chosen(), std::fs::read_to_string(&current).unwrap()), (pair("1", "2"), "1".to_owned()));
+    bench.store.roll_back("node").unwrap();
+    assert_eq!(chosen(), pair("2", "1"));
+    bench.store.activate(&version("3")).unwrap();
+    assert_eq!(chosen(), pair("3", "2"));
+    bench.store.remove(&version("2")).unwrap();
+    assert_eq!(chosen(), pair("3", ""));
+    assert!(matches!(bench.store.roll_back("node"), Err(InstallError::NoPrevious(_))));
+    assert!(bench.store.roll_back("../x").is_err());
+    assert!(matches!(bench.install("current", &node()), Err(InstallError::Name(_))));
+}
+
+#[test]
+fn a_tree_has_to_be_the_one_its_publisher_saw() {
+    let bench = Bench::new();
+    let data = gz(&tar(&node()));
+    let archive = bench.temp.path().join("node.tar.gz");
+    std::fs::write(&archive, &data).unwrap();
+    let inspect = |data: &[u8]| {
+        let archive = bench.temp.path().join("inspected.tar.gz");
+        std::fs::write(&archive, data).unwrap();
+        bench.store.inspect(&archive, zlh_catalog::MediaType::TarGz, 0, &[], &Limits::default())
+    };
+    let seen = inspect(&data).unwrap();
+    assert_eq!((seen.entries, seen.bytes), (3, 12));
+    // The same entries in another order and compression are the same tree; one letter is not.
+    let mut other = node();
+    other.reverse();
+    assert_eq!(inspect(&gz(&tar(&other))).unwrap().tree_sha256, seen.tree_sha256);
+    for change in [
+        vec![file("bin/node", "Program").mode(0o755), file("README", "hello"), link(b'2', "bin/npm", "node")],
+        vec![
+            file("bin/node", "program").mode(0o755),
+            file("README", "hello").mode(0o755),
+            link(b'2', "bin/npm", "node"),
+        ],
+        vec![
+            file("bin/node", "program").mode(0o755),
+            file("README", "hello"),
+            link(b'2', "bin/npm", "../README"),
+        ],
+        vec![
+            file("bin/node", "program").mode(0o755),
+            file("README", "hello"),
+            link(b'2', "bin/npm", "node"),
+            dir("x"),
+        ],
+        vec![file("bin/node", "program").mode(0o755), file("README", "hello"), file("bin/npm", "program")],
+    ] {
+        let changed = inspect(&gz(&tar(&change))).unwrap();
+        assert_ne!(changed.tree_sha256, seen.tree_sha256);
+        let mut wanted = artifact("node.tar.gz", &data);
+        wanted.tree_sha256 = Some(changed.tree_sha256);
+        let install = Install {
+            name: "node",
+            version: "1",
+            artifact: &wanted,
+            archive: &archive,
+            strip_components: 0,
+            executables: &[],
+            limits: Limits::default(),
+        };
+        let error = bench.store.install(&install, &mut |_| ControlFlow::Continue(())).unwrap_err();
+        assert!(matches!(error, InstallError::Tree { .. }), "{error:?}");
+        assert_eq!(bench.store.list().unwrap(), []);
+    }
+    let mut wanted = artifact("node.tar.gz", &data);
+    wanted.tree_sha256 = Some(seen.tree_sha256);
+    let install = Install {
+        name: "node",
+        version: "1",
+        artifact: &wanted,
+        archive: &archive,
+        strip_components: 0,
+        executables: &[],
+        limits: Limits::default(),
+    };
+    bench.store.install(&install, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(matches!(inspect(b"no archive"), Err(InstallError::Unpack { .. })));
+    let program = zlh_catalog::RelPath::new("bin/node").unwrap();
+    let media_type = zlh_catalog::MediaType::TarGz;
+    let error = bench.store.inspect(&archive, media_type, 0, &[&program], &Limits::default()).unwrap_err();
+    assert!(matches!(error, InstallError::Executable { .. }), "{error:?}");
+}

@@ -141,8 +141,8 @@ impl<'a> Check<'a> {
     fn version(&mut self, at: &str, version: &str) {
         if let Err(error) = check_component("version", version) {
             self.problem(at, error);
-        } else if version == "latest" {
-            self.problem(at, "`latest` is not a version");
+        } else if ["latest", "current", "previous"].contains(&version) {
+            self.problem(at, format_args!("`{version}` is not a version"));
         }
     }
 
@@ -336,6 +336,7 @@ mod tests {
             ("/expires".to_owned(), json!("2020-01-01T00:00:00Z"), "expires: it must be later"),
             (paper("version"), json!("../../x"), "version `../../x` is not allowed"),
             (paper("version"), json!("latest"), "`latest` is not a version"),
+            (paper("version"), json!("current"), "`current` is not a version"),
             (paper("version"), json!("1.20.1"), "minecraft/paper: `1.20.1` is there twice"),
             ("/games/0/variants/1/id".to_owned(), json!("paper"), "minecraft: `paper` is there twice"),
             ("/runtimes/1/id".to_owned(), json!("java"), "runtimes: `java` is there twice"),

@@ -1,5 +1,7 @@
 //! What can be typed. Every command's long help ends in examples.
 
+mod installed;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use crate::fleet::parse_label;
 use crate::printer::Format;
 use crate::ui::units::parse_duration;
 use crate::wait::Goal;
+
+pub(crate) use self::installed::{AgentCommand, GameCommand, InstalledCommand, OneVersion};
 
 /// Operates zlh-agents: one, or a fleet of them.
 ///
@@ -104,7 +108,16 @@ pub(crate) enum Command {
     Shells(ShellsCommand),
     /// What an agent has installed to run things with, and the verbs on it
     #[command(subcommand)]
-    Runtimes(RuntimesCommand),
+    Runtimes(InstalledCommand),
+    /// Tools of a workspace that an agent has installed, and the verbs on them
+    #[command(subcommand)]
+    Addons(InstalledCommand),
+    /// The version of a game server: change it, go back
+    #[command(subcommand)]
+    Game(GameCommand),
+    /// The version of an agent: look for a newer one, update
+    #[command(subcommand)]
+    Agent(AgentCommand),
     /// List an agent's operations, newest first
     Operations(One),
     /// Edit the fleet file
@@ -442,49 +455,6 @@ pub(crate) enum CatalogCommand {
     },
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum RuntimesCommand {
-    /// List the installed versions
-    List(One),
-    /// Install a version from the catalog, beside the others
-    Install(OneRuntime),
-    /// Compare an installed version with what was installed, file by file
-    Verify(OneRuntime),
-    /// Compare, and install it again if it is not the same
-    Repair(OneRuntime),
-    /// Remove a version
-    Remove {
-        #[command(flatten)]
-        one: OneRuntime,
-        /// Also the one that is configured to run; the next start installs it again
-        #[arg(long)]
-        force: bool,
-    },
-    /// Remove every version that nobody uses
-    Gc {
-        #[command(flatten)]
-        one: One,
-        #[command(flatten)]
-        patience: Patience,
-    },
-}
-
-/// One version of a runtime on one agent.
-#[derive(Debug, Args)]
-pub(crate) struct OneRuntime {
-    #[command(flatten)]
-    pub(crate) one: One,
-    /// For example java
-    #[arg(value_name = "RUNTIME")]
-    pub(crate) id: String,
-    /// For example 21.0.9
-    #[arg(value_name = "VERSION")]
-    pub(crate) version: String,
-    #[command(flatten)]
-    pub(crate) patience: Patience,
-}
-
-/// How long an operation is waited for.
 #[derive(Debug, Args)]
 pub(crate) struct Patience {
     /// Give up waiting after this time

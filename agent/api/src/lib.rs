@@ -14,6 +14,8 @@ mod problem;
 mod runtime;
 mod shell;
 mod status;
+mod update;
+mod version;
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -32,11 +34,13 @@ pub use history::{
 };
 pub use operation::{Operation, OperationKind, OperationState, OperationSummary, Operations, Progress};
 pub use problem::{ErrorCode, Problem};
-pub use runtime::{InstalledRuntime, InstalledRuntimes};
+pub use runtime::{InstalledAddons, InstalledRuntime, InstalledRuntimes, UpgradeRequest};
 pub use shell::{NewShell, Shell, Shells};
 pub use status::{
     Accepted, Artifacts, CommandRequest, Players, Ready, Resources, RestartBudget, State, Status, Version,
 };
+pub use update::{UpdateMode, UpdateRequest, UpdateState, UpdateStatus};
+pub use version::{ChangeVersion, GameVersion, VersionChange, WorldCopy};
 
 /// The port an agent listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 18888;

@@ -21,6 +21,12 @@ pub enum OperationKind {
     Verify,
     /// Remove runtimes.
     Remove,
+    /// Change to another version: of a server, a runtime, an addon.
+    Upgrade,
+    /// Go back to the version before.
+    Rollback,
+    /// Update the agent itself.
+    Update,
 }
 
 /// Where an operation stands.
@@ -47,6 +53,9 @@ pub struct Progress {
     pub total: Option<u64>,
     /// What is counted: `bytes` or `steps`.
     pub unit: String,
+    /// Units per second since this phase began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
 }
 
 /// One mutating call and what became of it.

@@ -5,6 +5,7 @@
 //!
 //! - `plan`, read at every point, has one instruction a line, `#` begins a comment:
 //!   - `kill ROLE N`: SIGKILL at the N-th point (from 0) that processes of that role reach;
+//!   - `kill-at NAME`: SIGKILL for whoever reaches that point;
 //!   - `enospc PREFIX N`: every N-th point whose name begins so fails with "no space left";
 //!   - `delay NAME MS`: who reaches that point takes so many milliseconds longer.
 //! - `trace-ROLE` grows by the name of every point that was reached;
@@ -13,6 +14,9 @@
 //! - `clock` holds seconds by which the wall clock is wrong; CLOCK_BOOTTIME stays true.
 //!
 //! Roles are the agent's personalities: `run`, `shim`, `exec`.
+
+/// Whether this build has fault points at all.
+pub const ENABLED: bool = cfg!(feature = "faults");
 
 #[cfg(not(feature = "faults"))]
 use std::io;
@@ -65,6 +69,9 @@ mod armed {
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
             match words[..] {
                 ["kill", wanted, at] if wanted == role && at.parse() == Ok(reached) => {
+                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)?;
+                }
+                ["kill-at", wanted] if wanted == name => {
                     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)?;
                 }
                 ["enospc", prefix, every] if name.starts_with(prefix) => {

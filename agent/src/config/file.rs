@@ -25,9 +25,10 @@ pub(super) struct Document {
     pub(super) allowed_hosts: Vec<String>,
     pub(super) artifacts_url: Option<String>,
     pub(super) catalog_keys: Vec<String>,
-    pub(super) allow_unpinned: bool,
     pub(super) accept_eula: bool,
     pub(super) vmid: Option<u32>,
+    pub(super) artifacts: ArtifactsTable,
+    pub(super) update: UpdateTable,
     pub(super) restart: RestartTable,
     pub(super) stop: StopTable,
     pub(super) shell: ShellTable,
@@ -42,6 +43,24 @@ pub(super) struct Document {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RestartTable {
     pub(super) cause_aware: Option<bool>,
+}
+
+/// `[artifacts]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ArtifactsTable {
+    pub(super) mirrors: Vec<String>,
+    pub(super) cache_mb: Option<u64>,
+    pub(super) channel: Option<String>,
+    pub(super) allow_unsigned: Option<bool>,
+}
+
+/// `[update]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct UpdateTable {
+    pub(super) mode: Option<String>,
+    pub(super) interval: Option<String>,
 }
 
 /// `[stop]`
@@ -128,9 +147,11 @@ fn known_keys(path: &Path, text: &str, table: &DeTable<'_>) -> Result<(), Config
         match value.get_ref() {
             DeValue::Table(inner) => {
                 let known = match name {
+                    "artifacts" => ARTIFACTS_KEYS,
                     "restart" => RESTART_KEYS,
                     "shell" => SHELL_KEYS,
                     "stop" => STOP_KEYS,
+                    "update" => UPDATE_KEYS,
                     // Of the wrong type: the parser says so.
                     _ => continue,
                 };
@@ -201,9 +222,10 @@ const KEYS: &[&str] = &[
     "allowed_hosts",
     "artifacts_url",
     "catalog_keys",
-    "allow_unpinned",
     "accept_eula",
     "vmid",
+    "artifacts",
+    "update",
     "restart",
     "stop",
     "shell",
@@ -212,9 +234,11 @@ const KEYS: &[&str] = &[
     "workload_units",
     "container_shutdown_s",
 ];
+const ARTIFACTS_KEYS: &[&str] = &["mirrors", "cache_mb", "channel", "allow_unsigned"];
 const RESTART_KEYS: &[&str] = &["cause_aware"];
 const SHELL_KEYS: &[&str] = &["user", "detached_s", "sessions"];
 const STOP_KEYS: &[&str] = &["grace_s", "term_s", "cap_s", "warn"];
+const UPDATE_KEYS: &[&str] = &["mode", "interval"];
 
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 const MAX_TOKEN_FILE_BYTES: u64 = 4096;
@@ -235,13 +259,20 @@ mod tests {
             allowed_hosts = []
             artifacts_url = "c"
             catalog_keys = []
-            allow_unpinned = true
             accept_eula = true
             vmid = 5001
             game_user = "d"
             stop_on_agent_shutdown = true
             workload_units = true
             container_shutdown_s = 45
+            [artifacts]
+            mirrors = []
+            cache_mb = 64
+            channel = "beta"
+            allow_unsigned = true
+            [update]
+            mode = "off"
+            interval = "1h"
             [restart]
             cause_aware = false
             [stop]
@@ -257,7 +288,7 @@ mod tests {
         let document = parse(Path::new("agent.toml"), text).unwrap();
         assert_eq!(document.restart.cause_aware, Some(false));
         assert_eq!((document.stop.cap_s, document.stop.warn), (Some(3), Some(false)));
-        for key in KEYS.iter().chain(STOP_KEYS).chain(SHELL_KEYS) {
+        for key in KEYS.iter().chain(STOP_KEYS).chain(SHELL_KEYS).chain(ARTIFACTS_KEYS).chain(UPDATE_KEYS) {
             assert!(text.contains(key), "{key} is missing from this test");
         }
     }

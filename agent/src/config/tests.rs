@@ -56,7 +56,7 @@ fn without_anything_it_listens_on_loopback_only() {
     let config = Case::new().load();
     assert_eq!(config.listen, "127.0.0.1:18888".parse().unwrap());
     assert!(config.token.is_none() && config.file.is_none());
-    assert!(config.restart.cause_aware && !config.allow_unpinned && !config.accept_eula);
+    assert!(config.restart.cause_aware && !config.artifacts.allow_unsigned && !config.accept_eula);
 }
 
 #[test]

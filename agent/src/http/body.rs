@@ -31,6 +31,21 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for StrictJson<T> {
     }
 }
 
+/// The same, where no body at all means the default.
+pub(crate) struct JsonOrDefault<T>(pub T);
+
+impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for JsonOrDefault<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        let bytes = read(request).await?;
+        match bytes.iter().all(u8::is_ascii_whitespace) {
+            true => Ok(Self(T::default())),
+            false => parse(&bytes).map(Self),
+        }
+    }
+}
+
 /// A body that means nothing, but is read so that the connection stays usable.
 pub(crate) struct NoBody;
 

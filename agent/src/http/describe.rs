@@ -30,7 +30,7 @@ fn described<T: ToSchema>() -> (String, RefOr<Schema>) {
 fn complete(api: &mut OpenApi) {
     api.info = InfoBuilder::new()
         .title("zlh-agent")
-        .version(crate::VERSION)
+        .version(crate::version())
         .description(Some(DESCRIPTION))
         .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))
         .build();

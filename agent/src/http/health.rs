@@ -15,7 +15,7 @@ pub(crate) async fn health() -> &'static str {
     responses((status = 200, description = "The version", body = Version)))]
 pub(crate) async fn version() -> Json<Version> {
     Json(Version {
-        version: format!("v{}", crate::VERSION),
+        version: format!("v{}", crate::version()),
         commit: option_env!("ZLH_COMMIT").unwrap_or_default().to_owned(),
         target: TARGET.to_owned(),
     })

@@ -19,6 +19,7 @@ mod crashes;
 mod describe;
 mod guard;
 mod health;
+mod installed;
 mod journal;
 mod lifecycle;
 mod limits;
@@ -28,12 +29,13 @@ mod peer;
 mod players;
 mod problem;
 mod routes;
-mod runtimes;
 mod server;
 mod shells;
 mod stall;
 mod status;
+mod update;
 mod utf8;
+mod version;
 mod viewer;
 
 use std::sync::Arc;
@@ -46,8 +48,10 @@ use tokio::sync::Semaphore;
 use self::access::Policy;
 use self::audit::Audit;
 use self::limits::{Pace, Quota, Throttle};
+use crate::change::Changer;
 use crate::config::AgentConfig;
 use crate::shell::Shells;
+use crate::update::Updater;
 use crate::workload::Handle;
 
 pub(crate) use health::TARGET;
@@ -61,6 +65,8 @@ pub(crate) struct App(Arc<Inner>);
 struct Inner {
     handle: Handle,
     shells: Shells,
+    changer: Changer,
+    updater: Updater,
     policy: Policy,
     limits: Limits,
     connections: Arc<Semaphore>,
@@ -119,19 +125,36 @@ impl Default for Limits {
 
 impl App {
     /// Over the workload's handle, with the rules of the configuration; `log` is the root logger.
-    pub(crate) fn new(handle: Handle, shells: Shells, config: &AgentConfig, log: &Logger) -> Self {
+    pub(crate) fn new(
+        handle: Handle,
+        shells: Shells,
+        changer: Changer,
+        updater: Updater,
+        config: &AgentConfig,
+        log: &Logger,
+    ) -> Self {
         let policy = Policy::new(config, rustix::process::geteuid().as_raw());
         let mut limits = Limits::default();
         // Half of the descriptors is for what else has to go on: shims, files, downloads.
         limits.connections = limits.connections.min(crate::descriptors::limit() / 2).max(8);
-        Self::with(handle, shells, policy, limits, crate::log::component(log, "http"))
+        Self::with(handle, shells, changer, updater, policy, limits, crate::log::component(log, "http"))
     }
 
-    fn with(handle: Handle, shells: Shells, policy: Policy, limits: Limits, log: Logger) -> Self {
+    fn with(
+        handle: Handle,
+        shells: Shells,
+        changer: Changer,
+        updater: Updater,
+        policy: Policy,
+        limits: Limits,
+        log: Logger,
+    ) -> Self {
         let audit = Audit::new(handle.journal().clone(), log.clone());
         Self(Arc::new(Inner {
             handle,
             shells,
+            changer,
+            updater,
             policy,
             connections: Arc::new(Semaphore::new(limits.connections)),
             viewers: Arc::new(Semaphore::new(limits.viewers)),

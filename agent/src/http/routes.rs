@@ -3,9 +3,10 @@
 use axum::Router;
 use axum::routing::{delete, get, post};
 
+use super::installed::{addons, runtimes};
 use super::{
     App, config, console, console_log, crashes, health, journal, lifecycle, openapi, operations, players,
-    runtimes, shells, status, viewer,
+    shells, status, update, version, viewer,
 };
 
 /// From `method "path" module::handler` the routes, and in tests their description as well.
@@ -53,6 +54,21 @@ routes! {
     post "/runtimes/{id}/{version}/repair" runtimes::repair,
     delete "/runtimes/{id}/{version}" runtimes::remove,
     post "/runtimes/gc" runtimes::collect,
+    post "/runtimes/{id}/upgrade" runtimes::upgrade,
+    post "/runtimes/{id}/rollback" runtimes::roll_back,
+    get "/addons" addons::list,
+    post "/addons/{id}/{version}/install" addons::install,
+    post "/addons/{id}/{version}/verify" addons::verify,
+    post "/addons/{id}/{version}/repair" addons::repair,
+    delete "/addons/{id}/{version}" addons::remove,
+    post "/addons/gc" addons::collect,
+    post "/addons/{id}/upgrade" addons::upgrade,
+    post "/addons/{id}/rollback" addons::roll_back,
+    get "/game/version" version::get,
+    post "/game/version" version::change,
+    post "/game/version/rollback" version::roll_back,
+    post "/agent/update" update::update,
+    get "/agent/update/status" update::status,
     get "/shells" shells::list,
     post "/shells" shells::open,
     get "/shells/{name}" shells::one,

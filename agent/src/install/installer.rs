@@ -46,6 +46,18 @@ pub(crate) enum Error {
     },
 }
 
+impl Error {
+    /// The same of a program that was only tried.
+    pub(crate) fn of_program(&self) -> String {
+        match self {
+            Self::Start(source) => format!("could not be started: {source}"),
+            Self::Failed { status, tail } => format!("ended with {status}: {tail}"),
+            Self::TooLong { after, .. } => format!("did not answer within {after:?}"),
+            Self::Incomplete { missing, .. } => format!("made no {missing}"),
+        }
+    }
+}
+
 /// One run.
 pub(crate) struct Installer<'a> {
     pub argv: Vec<String>,

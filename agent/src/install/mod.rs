@@ -13,7 +13,7 @@
 
 mod catalog;
 mod installer;
-mod runtimes;
+mod tend;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,11 +25,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use slog::{Logger, info, warn};
 use zlh_artifacts::{
-    FetchError, Fetcher, Install, InstallError as StoreError, Limits, Owner, PlaceError, Store, place_file,
+    FetchError, Fetcher, Install, InstallError as StoreError, Limits, Owner, PlaceError, Servers, Store,
+    Tuning, place_file,
 };
-use zlh_catalog::{Artifact, Id, InstallStep, LookupError, RelPath, Requirement, VersionRange};
+use zlh_catalog::{
+    Artifact, Audience, Catalog, GameVersion, Id, InstallStep, LaunchPlan, LookupError, RelPath, Release,
+    Requirement, Runtime, RuntimeVersion, VersionRange,
+};
 
-pub(crate) use self::runtimes::{Tend, TendJob, installed, is};
+pub(crate) use self::tend::{Act, Kind, Tend, TendJob, installed, is};
 use crate::config::AgentConfig;
 use crate::game::payload::GameRequest;
 use crate::game::plan::{Installed, InstalledRuntime, JAVA};
@@ -51,6 +55,14 @@ pub(crate) enum InstallError {
     /// What is asked for is not in the catalog.
     #[error(transparent)]
     Lookup(#[from] LookupError),
+    /// It must not be installed any more.
+    #[error("{what} was withdrawn and is not installed: {why}; choose another version")]
+    Withdrawn {
+        /// Entry of the catalog.
+        what: String,
+        /// The publisher's reason.
+        why: String,
+    },
     /// No version of a runtime will do.
     #[error(
         "the catalog has no {runtime} that satisfies `{range}`, which {what}: add one to the artifact server"
@@ -106,87 +118,104 @@ pub(crate) struct Step {
 }
 
 /// One installation.
+#[derive(Clone)]
 pub(crate) struct Job {
     pub paths: Paths,
     pub config: Arc<AgentConfig>,
     pub shelf: Shelf,
     pub request: GameRequest,
+    pub audience: Audience,
     pub log: Logger,
 }
 
 /// Fetched files by the names launch plans use.
 type Files = BTreeMap<Id, (Artifact, PathBuf)>;
 
+/// Where everything comes from: a fetcher and the catalog it read.
+pub(crate) struct Source {
+    pub fetcher: Fetcher,
+    pub catalog: Catalog,
+    pub warnings: Vec<String>,
+}
+
+impl Source {
+    /// Reads the catalog.
+    pub(crate) async fn open(
+        config: &AgentConfig,
+        paths: &Paths,
+        report: &impl Fn(Step),
+    ) -> Result<Self, InstallError> {
+        let url = config.artifacts_url.clone().ok_or(InstallError::NoServer)?;
+        let mut urls = vec![url];
+        urls.extend(config.artifacts.mirrors.iter().cloned());
+        let servers = Servers { urls, s3: config.artifacts.s3.clone() };
+        let tuning = Tuning { cache_budget: config.artifacts.cache_bytes, ..Tuning::default() };
+        let cache = paths.cache();
+        let fetcher = blocking(move || Fetcher::of(&servers, cache, tuning)).await??;
+        say(report, "reading the catalog");
+        let allow_unsigned = config.artifacts.allow_unsigned;
+        let loaded = catalog::load(&fetcher, &config.catalog_keys, allow_unsigned, &paths.state()).await?;
+        Ok(Self { fetcher, catalog: loaded.catalog, warnings: loaded.warnings })
+    }
+}
+
+/// What a request comes to in a catalog.
+struct Resolved<'c> {
+    entry: &'c GameVersion,
+    plan: LaunchPlan,
+    runtime: Option<(&'c Runtime, &'c RuntimeVersion)>,
+    /// What is to be said of it.
+    warnings: Vec<String>,
+}
+
 impl Job {
+    /// Brings everything here that an installation needs, and changes nothing that runs:
+    /// files into the cache, the runtime beside the others.
+    pub(crate) async fn prepare(
+        &self,
+        report: impl Fn(Step) + Clone + Send + Sync + 'static,
+    ) -> Result<(), InstallError> {
+        let source = Source::open(&self.config, &self.paths, &report).await?;
+        let resolved = self.resolve(&source.catalog)?;
+        if let Some((kind, version)) = resolved.runtime {
+            self.install_runtime(&source, kind, version, &report).await?;
+        }
+        for artifact in &resolved.entry.files {
+            fetch(&self.log, &source.fetcher, artifact, &report).await?;
+        }
+        Ok(())
+    }
+
     /// Installs; `report` is told each step.
     pub(crate) async fn run(
         self,
         report: impl Fn(Step) + Clone + Send + Sync + 'static,
     ) -> Result<Installed, InstallError> {
-        let url = self.config.artifacts_url.clone().ok_or(InstallError::NoServer)?;
-        let cache = self.paths.cache();
-        let fetcher = blocking(move || Fetcher::new(&url, cache)).await??;
-        say(&report, "reading the catalog");
-        let loaded = catalog::load(&fetcher, &self.config.catalog_keys, &self.paths.state()).await?;
-        let (request, catalog) = (&self.request, &loaded.catalog);
-        let entry = catalog.game_version(&request.game, &request.variant, &request.version)?;
-        let variant = Id::new(&request.variant).map_err(|error| invalid(&error))?;
-        let plan = catalog.plan_for(&variant, entry)?.into_owned();
-        let runtime = match catalog.requirement_for(&variant, entry).map(|needed| wished(needed, request)) {
-            None => None,
-            Some((needed, what)) => {
-                Some(catalog.runtime_for(&needed, &audience).ok_or_else(|| InstallError::NoRuntime {
-                    runtime: needed.runtime.to_string(),
-                    range: needed.version.to_string(),
-                    what,
-                })?)
-            }
-        };
-        let mut warnings = loaded.warnings;
-        if entry.fetches_upstream {
-            warnings.push(format!(
-                "{} fetches further files by itself when it starts; they are not verified by the catalog",
-                request.label()
-            ));
-        }
+        let source = Source::open(&self.config, &self.paths, &report).await?;
+        let request = &self.request;
+        let Resolved { entry, plan, runtime, warnings: said } = self.resolve(&source.catalog)?;
+        let mut warnings = source.warnings.clone();
+        warnings.extend(said);
 
         // Everything is here and verified before anything is put in place.
-        let archive = match runtime {
-            Some((_, version)) => Some(fetch(&self.log, &fetcher, &version.archive, &report).await?),
-            None => None,
-        };
+        if let Some((_, version)) = runtime {
+            fetch(&self.log, &source.fetcher, &version.archive, &report).await?;
+        }
         let mut files = Files::new();
         for artifact in &entry.files {
-            let path = fetch(&self.log, &fetcher, artifact, &report).await?;
+            let path = fetch(&self.log, &source.fetcher, artifact, &report).await?;
             files.insert(artifact.name.clone(), (artifact.clone(), path));
         }
-        let runtime = match (runtime, archive) {
-            (Some((kind, version)), Some(archive)) => {
-                let executables: Vec<RelPath> = version.executables.values().cloned().collect();
-                let tree = Tree {
-                    store: self.paths.runtimes(),
-                    name: kind.id.to_string(),
-                    version: version.version.clone(),
-                    artifact: version.archive.clone(),
-                    archive,
-                    strip_components: version.strip_components,
-                    executables,
-                };
-                Some(InstalledRuntime {
-                    id: kind.id.clone(),
-                    version: version.version.clone(),
-                    dir: tree.install(&report).await?,
-                    executables: version.executables.clone(),
-                })
-            }
-            _ => None,
+        let runtime = match runtime {
+            Some((kind, version)) => Some(self.install_runtime(&source, kind, version, &report).await?),
+            None => None,
         };
         let mut installed = Installed {
             game: request.game.clone(),
             variant: request.variant.clone(),
             version: request.version.clone(),
             world: request.world.clone(),
-            serial: catalog.serial,
+            serial: source.catalog.serial,
             fetches_upstream: entry.fetches_upstream,
             plan,
             runtime,
@@ -202,6 +231,68 @@ impl Job {
             .await?
             .map_err(|source| InstallError::Io { step: "record what is installed".to_owned(), source })?;
         Ok(installed)
+    }
+
+    /// Looks everything up before anything is fetched.
+    fn resolve<'c>(&self, catalog: &'c Catalog) -> Result<Resolved<'c>, InstallError> {
+        let request = &self.request;
+        let entry = catalog.game_version(&request.game, &request.variant, &request.version)?;
+        let mut warnings = Vec::new();
+        let note = check_release(&request.label(), "", &entry.release)?;
+        if !note.is_empty() {
+            warnings.push(format!("{}{note}", request.label()));
+        }
+        let variant = Id::new(&request.variant).map_err(|error| invalid(&error))?;
+        let plan = catalog.plan_for(&variant, entry)?.into_owned();
+        let runtime = match catalog.requirement_for(&variant, entry).map(|needed| wished(needed, request)) {
+            None => None,
+            Some((needed, what)) => {
+                let found = catalog.runtime_for(&needed, &self.audience);
+                Some(found.ok_or_else(|| InstallError::NoRuntime {
+                    runtime: needed.runtime.to_string(),
+                    range: needed.version.to_string(),
+                    what,
+                })?)
+            }
+        };
+        if let Some((kind, version)) = runtime {
+            let note = check_release(kind.id.as_str(), &version.version, &version.release)?;
+            if !note.is_empty() {
+                warnings.push(format!("{} {}{note}", kind.id, version.version));
+            }
+        }
+        if entry.fetches_upstream {
+            warnings.push(format!(
+                "{} fetches further files by itself when it starts; they are not verified by the catalog",
+                request.label()
+            ));
+        }
+        Ok(Resolved { entry, plan, runtime, warnings })
+    }
+
+    async fn install_runtime(
+        &self,
+        source: &Source,
+        kind: &Runtime,
+        version: &RuntimeVersion,
+        report: &(impl Fn(Step) + Clone + Send + Sync + 'static),
+    ) -> Result<InstalledRuntime, InstallError> {
+        let archive = fetch(&self.log, &source.fetcher, &version.archive, report).await?;
+        let tree = Tree {
+            store: self.paths.runtimes(),
+            name: kind.id.to_string(),
+            version: version.version.clone(),
+            artifact: version.archive.clone(),
+            archive,
+            strip_components: version.strip_components,
+            executables: version.executables.values().cloned().collect(),
+        };
+        Ok(InstalledRuntime {
+            id: kind.id.clone(),
+            version: version.version.clone(),
+            dir: tree.install(report).await?,
+            executables: version.executables.clone(),
+        })
     }
 
     /// The plan's own steps, in its order.
@@ -268,8 +359,18 @@ impl Job {
     }
 }
 
+/// Refuses what was withdrawn; the rest of a sentence for what is deprecated.
+pub(crate) fn check_release(name: &str, version: &str, release: &Release) -> Result<String, InstallError> {
+    let what = format!("{name} {version}").trim_end().to_owned();
+    match (&release.withdrawn, &release.deprecated) {
+        (Some(why), _) => Err(InstallError::Withdrawn { what, why: why.clone() }),
+        (None, Some(why)) => Ok(format!(" (deprecated: {why})")),
+        (None, None) => Ok(String::new()),
+    }
+}
+
 /// A verified file in the cache.
-async fn fetch(
+pub(crate) async fn fetch(
     log: &Logger,
     fetcher: &Fetcher,
     artifact: &Artifact,
@@ -285,6 +386,9 @@ async fn fetch(
     };
     if let Some(warning) = &fetched.warning {
         warn!(log, "a damaged file of the cache was replaced"; "file" => %artifact.path, "why" => %warning);
+    }
+    for refusal in &fetched.refused {
+        warn!(log, "an artifact server was asked in vain"; "file" => %artifact.path, "why" => %refusal);
     }
     info!(log, "fetched and verified"; "file" => %artifact.path, "sha256" => %artifact.sha256, "from_cache" => fetched.from_cache);
     Ok(fetched.path)

@@ -50,7 +50,7 @@ impl Line {
         put("msg", &Value::from(self.message.as_str()));
         put("component", &Value::from(self.component.as_str()));
         put("vmid", &self.vmid.map_or(Value::Null, Value::from));
-        put("version", &Value::from(crate::VERSION));
+        put("version", &Value::from(crate::version()));
         for (key, value) in &self.fields {
             put(key, value);
         }

@@ -3,6 +3,7 @@
 //! Nothing is ever waited for: a manager that does not listen misses a line of text.
 
 use std::ffi::OsStr;
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -33,6 +34,36 @@ impl Notify {
     pub(crate) fn status(&self, text: &str) {
         let line: String = text.chars().filter(|c| !c.is_control()).take(MAX_STATUS).collect();
         self.send(&format!("STATUS={line}"));
+    }
+
+    /// Another process is the main one from now on: told, and waited for (at most `within`)
+    /// until the manager has taken note, because it would take our end for the unit's.
+    /// Whether there is a manager that does.
+    pub(crate) fn hand_over(&self, pid: u32, within: Duration) -> bool {
+        let Some(socket) = &self.0 else { return false };
+        let told = (|| -> std::io::Result<bool> {
+            socket.set_nonblocking(false)?;
+            socket.send(format!("MAINPID={pid}\nREADY=1").as_bytes())?;
+            let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            let fds = [writing.as_raw_fd()];
+            let barrier = [std::io::IoSlice::new(b"BARRIER=1")];
+            nix::sys::socket::sendmsg::<()>(
+                socket.as_raw_fd(),
+                &barrier,
+                &[nix::sys::socket::ControlMessage::ScmRights(&fds)],
+                nix::sys::socket::MsgFlags::empty(),
+                None,
+            )?;
+            drop(writing);
+            // It closes its end when everything before was read.
+            let timeout = rustix::event::Timespec {
+                tv_sec: i64::try_from(within.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: within.subsec_nanos().into(),
+            };
+            let mut fds = [rustix::event::PollFd::new(&reading, rustix::event::PollFlags::IN)];
+            Ok(rustix::event::poll(&mut fds, Some(&timeout))? > 0)
+        })();
+        told.unwrap_or(false)
     }
 
     fn send(&self, message: &str) {
@@ -90,6 +121,30 @@ mod tests {
             notify.status("again");
         }
         Notify(None).ready();
+    }
+
+    #[test]
+    fn a_new_main_process_is_told_and_taken_note_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let notify = Notify(Some(connect(path.as_os_str()).unwrap()));
+        assert!(!notify.hand_over(42, Duration::from_millis(20)), "nobody reads it");
+        let mut buffer = [0_u8; 64];
+        let n = manager.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..n], b"MAINPID=42\nREADY=1");
+        let reader = std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            for _ in 0..3 {
+                // Descriptors that are not asked for are closed, as a manager closes them.
+                let n = manager.recv(&mut buffer).unwrap();
+                seen.push(String::from_utf8_lossy(&buffer[..n]).into_owned());
+            }
+            seen
+        });
+        assert!(notify.hand_over(43, Duration::from_secs(5)));
+        assert_eq!(reader.join().unwrap(), ["BARRIER=1", "MAINPID=43\nREADY=1", "BARRIER=1"]);
+        assert!(!Notify(None).hand_over(1, Duration::from_secs(1)));
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub(crate) fn boot(
     let (snapshot, snapshot_out) = watch::channel(Arc::new(Snapshot::initial()));
     let (requests_in, requests) = mpsc::channel(QUEUE);
     let journal = Journal::open(&paths.journal(GAME), log.new(o!("component" => "journal")));
-    journal.record(What::AgentStarted { version: crate::VERSION.to_owned() });
+    journal.record(What::AgentStarted { version: crate::version().to_owned() });
     let archive = Archive::new(paths.crashes(GAME), log.new(o!("component" => "crash")));
     let last_good = LastGood::new(&paths.state());
     let handle = Handle::new(
@@ -79,7 +79,7 @@ pub(crate) fn boot(
         console.clone(),
         journal.clone(),
         archive.clone(),
-        paths.runtimes(),
+        paths.clone(),
     );
     let shelf = Shelf::new(&paths);
     let launcher = Launcher::new(config.workload_units, paths.is_system(), &log);

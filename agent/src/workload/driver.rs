@@ -375,6 +375,9 @@ impl Driver {
             OperationKind::Repair => "repairing",
             OperationKind::Verify => "verifying",
             OperationKind::Remove => "removing",
+            OperationKind::Upgrade => "upgrading",
+            OperationKind::Rollback => "going back",
+            OperationKind::Update => "updating the agent",
         };
         let operation = self.operations.begin(kind, phase);
         info!(self.context.log, "{phase}"; "operation" => &operation.id);

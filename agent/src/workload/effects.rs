@@ -112,6 +112,7 @@ impl Driver {
             config: self.context.config.clone(),
             shelf: self.context.shelf.clone(),
             request,
+            audience: self.audience(),
             log: self.context.log.new(o!("component" => "install")),
         };
         tokio::spawn(async move {

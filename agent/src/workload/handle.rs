@@ -4,11 +4,14 @@
 //! published values and never waits for the driver.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use zlh_api::{Config, ErrorCode, Operation, OperationSummary, Players, Problem, Ready, State, Status};
+use zlh_api::{
+    Config, ErrorCode, Operation, OperationKind, OperationState, OperationSummary, Players, Problem, Ready,
+    State, Status,
+};
 
 use zlh_artifacts::InstalledTree;
 
@@ -18,8 +21,9 @@ use crate::console::Console;
 use crate::crash::Archive;
 use crate::errors::chain;
 use crate::game::plan::SIZE;
-use crate::install::{Tend, installed};
-use crate::journal::Journal;
+use crate::install::{Kind, Tend, installed};
+use crate::journal::{Journal, What};
+use crate::paths::Paths;
 
 /// A mutating request.
 #[derive(Debug, Clone)]
@@ -95,7 +99,15 @@ pub(crate) struct Handle {
     console: Console,
     journal: Journal,
     crashes: Archive,
-    runtimes: PathBuf,
+    paths: Paths,
+    hold: Arc<Mutex<Option<Hold>>>,
+}
+
+/// A long change that consists of several verbs: nobody else's come in between, but a stop.
+#[derive(Debug)]
+struct Hold {
+    operation: OperationSummary,
+    stop_asked: bool,
 }
 
 impl Handle {
@@ -106,13 +118,26 @@ impl Handle {
         console: Console,
         journal: Journal,
         crashes: Archive,
-        runtimes: PathBuf,
+        paths: Paths,
     ) -> Self {
-        Self { requests, snapshot, operations, console, journal, crashes, runtimes }
+        Self { requests, snapshot, operations, console, journal, crashes, paths, hold: Arc::default() }
     }
 
     /// Asks the driver; the answer comes as soon as the verb is admitted or refused.
     pub(crate) async fn request(&self, verb: Verb) -> Result<Outcome, Problem> {
+        if let Some(hold) = &mut *self.hold() {
+            match verb {
+                Verb::Stop { .. } => hold.stop_asked = true,
+                // Beside the game; it knows itself what it must not touch.
+                Verb::Tend(_) => {}
+                _ => return Err(busy(&hold.operation)),
+            }
+        }
+        self.request_held(verb).await
+    }
+
+    /// Asks the driver as whoever holds the workload.
+    pub(crate) async fn request_held(&self, verb: Verb) -> Result<Outcome, Problem> {
         self.ask(|reply| Request::Verb(verb, reply)).await
     }
 
@@ -151,6 +176,45 @@ impl Handle {
             // A driver that is gone holds nothing.
             let _ = ended.await;
         }
+    }
+
+    /// Keeps other verbs out, until [`Handle::release`].
+    pub(crate) fn take_hold(&self, kind: OperationKind, phase: &str) -> Result<OperationSummary, Problem> {
+        let mut hold = self.hold.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hold) = &*hold {
+            return Err(busy(&hold.operation));
+        }
+        let operation = self.operations.begin(kind, phase);
+        *hold = Some(Hold { operation: operation.clone(), stop_asked: false });
+        self.journal.record(What::OperationBegan { id: operation.id.clone(), kind });
+        Ok(operation)
+    }
+
+    /// Ends what [`Handle::take_hold`] began.
+    pub(crate) fn release(&self, operation: &OperationSummary, state: OperationState, error: Option<String>) {
+        *self.hold() = None;
+        let (id, kind) = (operation.id.clone(), operation.kind);
+        self.journal.record(What::OperationEnded { id, kind, state, error: error.clone() });
+        self.operations.finish(&operation.id, state, error);
+    }
+
+    /// The change that holds the workload.
+    pub(crate) fn held(&self) -> Option<OperationSummary> {
+        self.hold().as_ref().map(|hold| hold.operation.clone())
+    }
+
+    /// Whether somebody asked for a stop since it is held.
+    pub(crate) fn stop_asked(&self) -> bool {
+        self.hold().as_ref().is_some_and(|hold| hold.stop_asked)
+    }
+
+    /// The list of operations, to say how far one is.
+    pub(crate) fn told(&self) -> Operations {
+        self.operations.clone()
+    }
+
+    fn hold(&self) -> std::sync::MutexGuard<'_, Option<Hold>> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The published state, to be watched.
@@ -198,9 +262,9 @@ impl Handle {
         &self.crashes
     }
 
-    /// Every installed runtime.
-    pub(crate) async fn runtimes(&self) -> Result<Vec<InstalledTree>, String> {
-        let store = self.runtimes.clone();
+    /// Every installed runtime or addon.
+    pub(crate) async fn installed(&self, kind: Kind) -> Result<Vec<InstalledTree>, String> {
+        let store = kind.store(&self.paths);
         tokio::task::spawn_blocking(move || installed(store))
             .await
             .map_err(|error| error.to_string())?
@@ -221,4 +285,9 @@ impl Handle {
         self.requests.send(build(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
+}
+
+fn busy(operation: &OperationSummary) -> Problem {
+    let detail = "a change of version is under way; wait for it, or stop it";
+    Problem::new(ErrorCode::OperationInProgress, detail).with_operation(operation.clone())
 }

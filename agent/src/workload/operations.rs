@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use zlh_api::{Operation, OperationKind, OperationState, OperationSummary, Progress};
 
@@ -18,6 +19,16 @@ pub(crate) struct Operations {
 struct Inner {
     next: u64,
     list: VecDeque<Operation>,
+    /// Of the operation that counts at the moment.
+    pace: Option<Pace>,
+}
+
+/// Since when, and from where, something is counted.
+struct Pace {
+    id: String,
+    total: Option<u64>,
+    from: u64,
+    since: Instant,
 }
 
 impl Operations {
@@ -56,8 +67,23 @@ impl Operations {
 
     /// Says how far a running operation is.
     pub(crate) fn progress(&self, id: &str, done: u64, total: Option<u64>, unit: &str) {
+        let since = self.with(|inner| {
+            // What was there at the first count (of an earlier attempt, say) took no time now.
+            let same = inner
+                .pace
+                .as_ref()
+                .is_some_and(|pace| pace.id == id && pace.total == total && pace.from <= done);
+            if !same {
+                inner.pace = Some(Pace { id: id.to_owned(), total, from: done, since: Instant::now() });
+            }
+            inner.pace.as_ref().map(|pace| (done - pace.from, pace.since.elapsed()))
+        });
+        let rate = since.filter(|(_, time)| time.as_millis() >= 200).map(|(done, time)| {
+            let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            done.saturating_mul(1000) / millis
+        });
         self.edit(id, |operation| {
-            operation.progress = Some(Progress { done, total, unit: unit.to_owned() });
+            operation.progress = Some(Progress { done, total, unit: unit.to_owned(), rate });
         });
     }
 

@@ -174,7 +174,7 @@ fn repair_record(known: &Known) -> std::io::Result<()> {
         shim: known.shim.unwrap_or(nobody),
         child: Some(known.child),
         generation: Generation::current()?,
-        version: crate::VERSION.to_owned(),
+        version: crate::version().to_owned(),
         protocol: proto::VERSIONS,
         started_unix_ms: known.last.started_unix_ms,
         started_boot_ms: known.last.started_boot_ms,

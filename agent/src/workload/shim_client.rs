@@ -86,10 +86,11 @@ impl ShimClient {
         head: watch::Sender<u64>,
     ) -> Result<Self, ConnectError> {
         let (dir, instance): (PathBuf, String) = (run_dir.to_owned(), instance.to_owned());
-        let connection =
-            tokio::task::spawn_blocking(move || connect::connect(&dir, &instance, crate::VERSION, HANDSHAKE))
-                .await
-                .map_err(|_| ConnectError::Silent)??;
+        let connection = tokio::task::spawn_blocking(move || {
+            connect::connect(&dir, &instance, crate::version(), HANDSHAKE)
+        })
+        .await
+        .map_err(|_| ConnectError::Silent)??;
         Self::start(connection, head)
     }
 

@@ -128,7 +128,7 @@ impl Snapshot {
                 .and_then(|(pid, _)| crate::observe::resources(*pid, self.root.as_deref())),
             artifacts: self.artifacts.clone(),
             warnings: self.warnings.clone(),
-            agent_version: crate::VERSION.to_owned(),
+            agent_version: crate::version().to_owned(),
             generation: self.generation,
         }
     }

@@ -1,13 +1,17 @@
 //! What the driver does beside the game when it is asked to, one at a time.
 
+use std::path::Path;
+
 use slog::{info, o, warn};
 use zlh_api::{ErrorCode, OperationKind, OperationState, Problem};
+use zlh_artifacts::InstalledTree;
+use zlh_catalog::Audience;
 
 use super::driver::{Driver, Event};
 use super::handle::Outcome;
 use super::machine::Phase;
 use crate::errors::chain;
-use crate::install::{Step, Tend, TendJob, is};
+use crate::install::{Act, Kind, Step, Tend, TendJob, is};
 
 impl Driver {
     pub(super) fn tend(&mut self, tend: Tend) -> Result<Outcome, Problem> {
@@ -22,43 +26,7 @@ impl Driver {
             .as_ref()
             .and_then(|installed| installed.runtime.as_ref())
             .map(|one| one.dir.clone());
-        let idle =
-            matches!(self.machine.phase(), Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. })
-                && self.operation.is_none();
-        let refuse = |detail: String| Err(Problem::new(ErrorCode::WrongState, detail));
-        let (kind, phase) = match &tend {
-            Tend::Install { id, version } => (OperationKind::Install, format!("installing {id} {version}")),
-            Tend::Verify(tree) => (OperationKind::Verify, format!("reading {} {}", tree.name, tree.version)),
-            Tend::Repair(tree) if is(tree, used.as_deref()) && !idle => {
-                return refuse(format!(
-                    "the server runs with {} {}, or is about to: stop it first",
-                    tree.name, tree.version
-                ));
-            }
-            Tend::Repair(tree) => {
-                (OperationKind::Repair, format!("repairing {} {}", tree.name, tree.version))
-            }
-            Tend::Remove { tree, .. } if is(tree, used.as_deref()) && !idle => {
-                return refuse(format!(
-                    "the server runs with {} {}, or is about to: stop it first",
-                    tree.name, tree.version
-                ));
-            }
-            Tend::Remove { tree, force: false } if is(tree, used.as_deref()) => {
-                return refuse(format!(
-                    "{} {} is what is configured to run: remove it with force, and the next start installs it again",
-                    tree.name, tree.version
-                ));
-            }
-            Tend::Remove { tree, .. } => {
-                (OperationKind::Remove, format!("removing {} {}", tree.name, tree.version))
-            }
-            // An installation may be about to use what nobody uses yet.
-            Tend::Collect if !idle && matches!(self.machine.phase(), Phase::Installing { .. }) => {
-                return refuse("an installation runs: wait for it".to_owned());
-            }
-            Tend::Collect => (OperationKind::Remove, "removing what nobody uses".to_owned()),
-        };
+        let (kind, phase) = self.admit_tend(&tend, used.as_deref())?;
         let operation = self.operations.begin(kind, &phase);
         info!(self.context.log, "{phase}"; "operation" => &operation.id);
         self.note_operation(&operation);
@@ -68,6 +36,7 @@ impl Driver {
             config: self.context.config.clone(),
             log: self.context.log.new(o!("component" => "install")),
             tend,
+            audience: self.audience(),
             used,
         };
         let (events, operations, id) =
@@ -88,11 +57,61 @@ impl Driver {
         Ok(Outcome { state: self.machine.state(), operation: Some(operation) })
     }
 
+    /// Whether it may be done now, what kind of operation it is, and its first words.
+    fn admit_tend(&self, tend: &Tend, used: Option<&Path>) -> Result<(OperationKind, String), Problem> {
+        let idle =
+            matches!(self.machine.phase(), Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. })
+                && self.operation.is_none();
+        let refuse = |detail: String| Err(Problem::new(ErrorCode::WrongState, detail));
+        let used = used.filter(|_| tend.kind == Kind::Runtimes);
+        let label = |tree: &InstalledTree| format!("{} {}", tree.name, tree.version);
+        Ok(match &tend.act {
+            Act::Install { id, version } => (OperationKind::Install, format!("installing {id} {version}")),
+            Act::Verify(tree) => (OperationKind::Verify, format!("reading {}", label(tree))),
+            Act::Repair(tree) | Act::Remove { tree, .. } if is(tree, used) && !idle => {
+                let label = label(tree);
+                return refuse(format!("the server runs with {label}, or is about to: stop it first"));
+            }
+            Act::Repair(tree) => (OperationKind::Repair, format!("repairing {}", label(tree))),
+            Act::Remove { tree, force: false } if is(tree, used) => {
+                let label = label(tree);
+                return refuse(format!(
+                    "{label} is what is configured to run: remove it with force, and the next start installs it again"
+                ));
+            }
+            Act::Remove { tree, force: false } if tree.active => {
+                let label = label(tree);
+                return refuse(format!(
+                    "{label} is the version that is used: upgrade to another one first, or remove it with force"
+                ));
+            }
+            Act::Remove { tree, .. } => (OperationKind::Remove, format!("removing {}", label(tree))),
+            // An installation may be about to use what nobody uses yet.
+            Act::Collect if !idle && matches!(self.machine.phase(), Phase::Installing { .. }) => {
+                return refuse("an installation runs: wait for it".to_owned());
+            }
+            Act::Collect => (OperationKind::Remove, "removing what nobody uses".to_owned()),
+            Act::Upgrade { id, version: Some(version) } => {
+                (OperationKind::Upgrade, format!("upgrading {id} to {version}"))
+            }
+            Act::Upgrade { id, version: None } => (OperationKind::Upgrade, format!("upgrading {id}")),
+            Act::RollBack { id } => (OperationKind::Rollback, format!("going back from the {id} of now")),
+        })
+    }
+
+    /// Whom this container is, for channels and waves.
+    pub(super) fn audience(&self) -> Audience {
+        let vmid = self.context.config.vmid.or(self.payload.as_ref().and_then(|payload| payload.vmid));
+        self.context.config.audience(vmid)
+    }
+
     pub(super) fn tended(&mut self, result: Result<String, String>) {
         let Some(operation) = self.tending.take() else { return };
         let (state, error) = match result {
             Ok(done) => {
                 info!(self.context.log, "{done}"; "operation" => &operation.id);
+                // Its last words.
+                self.operations.phase(&operation.id, &done);
                 (OperationState::Succeeded, None)
             }
             Err(error) => {

@@ -1,11 +1,22 @@
 //! What can go wrong with a fetch, and whether trying again can help.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
 use zlh_catalog::Sha256;
+
+/// A server that was asked in vain.
+#[derive(Debug, Error)]
+#[error("{server}: {error}")]
+pub struct Refusal {
+    /// Its URL.
+    pub server: String,
+    /// What came of it.
+    pub error: FetchError,
+}
 
 /// Why a file could not be fetched. `path` is the one below the artifact server's URL.
 #[derive(Debug, Error)]
@@ -115,6 +126,31 @@ pub enum FetchError {
         /// The encoding.
         encoding: String,
     },
+    /// A range that is not the one that was asked for. The next attempt asks for the whole.
+    #[error("the artifact server answered a request for the rest of `{path}` with {got}")]
+    Range {
+        /// What was asked for.
+        path: String,
+        /// Its `Content-Range`, or the status.
+        got: String,
+    },
+    /// The whole is wrong, of which a part was here before. The next attempt begins anew.
+    #[error("what was fetched of `{path}` before does not fit to the rest")]
+    Resumed {
+        /// What was asked for.
+        path: String,
+        /// What the whole is.
+        #[source]
+        source: Box<FetchError>,
+    },
+    /// Neither the server nor a mirror has it.
+    #[error("`{path}` could not be fetched from any of {} servers: {}", .refused.len(), Refusals(.refused))]
+    All {
+        /// What was asked for.
+        path: String,
+        /// Each of them and why.
+        refused: Vec<Refusal>,
+    },
     /// Larger than the caller reads.
     #[error("`{path}` is larger than {limit} bytes")]
     TooLarge {
@@ -153,13 +189,53 @@ impl FetchError {
             Self::Connect { .. }
             | Self::Interrupted { .. }
             | Self::Stalled { .. }
-            | Self::Truncated { .. } => true,
-            Self::Http { status, .. } => *status >= 500,
+            | Self::Truncated { .. }
+            | Self::Range { .. }
+            | Self::Resumed { .. } => true,
+            Self::Http { status, .. } => matches!(status, 408 | 429 | 500..),
+            _ => false,
+        }
+    }
+
+    /// Whether no other server could help.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::NoSpace { .. } | Self::Io { .. } | Self::Client(_))
+    }
+
+    /// Whether the server has other bytes than the catalog says.
+    pub(crate) fn is_wrong_content(&self) -> bool {
+        matches!(self, Self::HashMismatch { .. } | Self::SizeMismatch { .. } | Self::Encoded { .. })
+    }
+
+    /// Of one server its error; of several all of them.
+    pub(crate) fn of_all(path: &str, mut refused: Vec<Refusal>) -> Self {
+        match refused.len() {
+            1 => refused.swap_remove(0).error,
+            _ => Self::All { path: path.to_owned(), refused },
+        }
+    }
+
+    /// Whether every server that was asked says that there is no such file.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::NotFound { .. } => true,
+            Self::All { refused, .. } => refused.iter().all(|one| one.error.is_not_found()),
             _ => false,
         }
     }
 
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, path: path.into(), source }
+    }
+}
+
+struct Refusals<'a>(&'a [Refusal]);
+
+impl fmt::Display for Refusals<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, refusal) in self.0.iter().enumerate() {
+            write!(f, "{}{refusal}", if at > 0 { "; " } else { "" })?;
+        }
+        Ok(())
     }
 }

@@ -1,57 +1,83 @@
 //! Fetching: streamed into the cache, hashed on the way, visible only when it is right.
 //!
+//! ```text
+//! find in the cache ─► else lock the part ─► for each server in turn: ask from where the
+//!                      (one fetches, others    part ends, write, hash ─► publish
+//!                       wait and then find)
+//! ```
+//!
 //! One byte more than the catalog says ends a transfer. Stalls, broken connections and 5xx
-//! are tried again (three times, with growing, jittered pauses); an answer that is wrong is
-//! final. Dropping the future of a fetch is its cancellation: the partial file goes with it.
+//! are tried again with growing, jittered pauses, as long as bytes come and three times
+//! when none do; an answer that is wrong sends us to the next server. Dropping the future
+//! of a fetch is its cancellation; the part stays for the next one.
 
 mod cache;
-mod dns;
 mod error;
+mod part;
 mod source;
-mod tls;
+mod transfer;
 
-use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use zlh_catalog::{Artifact, RelPath};
 
-use crate::hash::HashingWriter;
-use cache::{Cache, Part};
+use cache::Cache;
+use part::Part;
 use source::Source;
 
 pub use cache::CacheWarning;
-pub use dns::SystemResolver;
-pub use error::FetchError;
+pub use error::{FetchError, Refusal};
+pub use source::{S3Access, SystemResolver};
 
-/// A client of one artifact server, with a cache. Cheap to clone.
+/// A client of one artifact server and its mirrors, with a cache. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Fetcher {
-    source: Arc<Source>,
+    servers: Arc<[Server]>,
     cache: Arc<Cache>,
     tuning: Tuning,
 }
 
-/// Times; the default is right outside tests.
+/// Where files come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Servers {
+    /// `http://…`, `https://…`, `file:///…`, or `s3+https://host/bucket/prefix`; asked in
+    /// this order.
+    pub urls: Vec<String>,
+    /// For the buckets among them.
+    pub s3: Option<S3Access>,
+}
+
+#[derive(Debug)]
+struct Server {
+    source: Arc<dyn Source>,
+    /// It sent something wrong: asked last from then on.
+    demoted: AtomicBool,
+}
+
+/// Times and sizes; the default is right outside tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
     /// Longest time to connect.
     pub connect: Duration,
     /// Longest time without a single byte. There is no limit in total.
     pub stall: Duration,
-    /// Attempts after the first.
+    /// Bytes per second; what is slower for the time of a stall is one.
+    pub min_rate: u32,
+    /// Attempts after the first that bring nothing.
     pub retries: u32,
     /// Pause before the first retry; doubles each time, plus up to as much again.
     pub pause: Duration,
+    /// Bytes the cache may hold.
+    pub cache_budget: u64,
 }
 
 /// A verified file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Fetched {
     /// In the cache, read-only. To be copied, never to be changed.
     pub path: PathBuf,
@@ -59,6 +85,8 @@ pub struct Fetched {
     pub from_cache: bool,
     /// A damaged copy that was replaced.
     pub warning: Option<CacheWarning>,
+    /// Servers that were asked in vain.
+    pub refused: Vec<Refusal>,
 }
 
 impl Default for Tuning {
@@ -66,157 +94,199 @@ impl Default for Tuning {
         Self {
             connect: Duration::from_secs(10),
             stall: Duration::from_secs(30),
+            min_rate: 4096,
             retries: 3,
             pause: Duration::from_millis(500),
+            cache_budget: 8 << 30,
         }
     }
 }
 
 impl Fetcher {
-    /// `base_url` is `http://…`, `https://…` or `file:///…`; `cache_dir` is created. Blocks
-    /// for a moment: it reads the cache directory.
+    /// One server; `cache_dir` is created. Blocks for a moment: it reads the cache directory.
     pub fn new(base_url: &str, cache_dir: PathBuf) -> Result<Self, FetchError> {
         Self::with_tuning(base_url, cache_dir, Tuning::default())
     }
 
     /// The same with other times.
     pub fn with_tuning(base_url: &str, cache_dir: PathBuf, tuning: Tuning) -> Result<Self, FetchError> {
-        let source = Arc::new(Source::new(base_url, &tuning)?);
-        Ok(Self { source, cache: Arc::new(Cache::open(cache_dir)?), tuning })
+        Self::of(&Servers { urls: vec![base_url.to_owned()], s3: None }, cache_dir, tuning)
     }
 
-    /// Brings a file into the cache, or finds it there. `progress` gets the bytes so far
-    /// and starts over with each attempt.
+    /// A server and its mirrors. Blocks, as [`Fetcher::new`] does.
+    pub fn of(servers: &Servers, cache_dir: PathBuf, tuning: Tuning) -> Result<Self, FetchError> {
+        let made = servers.urls.iter().map(|url| {
+            let source = source::source(url, servers.s3.as_ref(), &tuning)?;
+            Ok(Server { source, demoted: AtomicBool::new(false) })
+        });
+        let servers = made.collect::<Result<Arc<[Server]>, FetchError>>()?;
+        if servers.is_empty() {
+            return Err(FetchError::BadUrl { url: String::new(), why: "none is given" });
+        }
+        Ok(Self { servers, cache: Arc::new(Cache::open(cache_dir, tuning.cache_budget)?), tuning })
+    }
+
+    /// Brings a file into the cache, or finds it there. Of several that ask for the same
+    /// file, in any process, one fetches it and the others wait. `progress` gets the bytes
+    /// so far; it starts over when another server begins anew.
     pub async fn fetch(
         &self,
         artifact: &Artifact,
         progress: impl Fn(u64) + Send,
     ) -> Result<Fetched, FetchError> {
-        let (cache, wanted) = (Arc::clone(&self.cache), artifact.clone());
-        let warning = match blocking(move || cache.find(&wanted)).await? {
-            Ok(path) => {
-                progress(artifact.size);
-                return Ok(Fetched { path, from_cache: true, warning: None });
+        let mut warning = None;
+        let mut part = loop {
+            let (cache, wanted) = (Arc::clone(&self.cache), artifact.clone());
+            match blocking(move || cache.find(&wanted)).await? {
+                Ok(path) => {
+                    progress(artifact.size);
+                    return Ok(Fetched { path, from_cache: true, warning, refused: Vec::new() });
+                }
+                Err(damaged) => warning = damaged.or(warning),
             }
-            Err(warning) => warning,
+            let (cache, wanted) = (Arc::clone(&self.cache), artifact.clone());
+            // Found missing and then locked, it may have been published in between.
+            let begun = blocking(move || {
+                Ok(match cache.begin(&wanted)? {
+                    Ok(part) => match cache.find(&wanted)? {
+                        Ok(path) => Begun::There(path),
+                        Err(_) => Begun::Ours(part),
+                    },
+                    Err(bytes) => Begun::Theirs(bytes),
+                })
+            });
+            match begun.await? {
+                Begun::Ours(part) => break part,
+                Begun::There(path) => {
+                    progress(artifact.size);
+                    return Ok(Fetched { path, from_cache: true, warning, refused: Vec::new() });
+                }
+                Begun::Theirs(bytes) => {
+                    if bytes > 0 {
+                        progress(bytes.min(artifact.size));
+                    }
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            }
         };
-        let path = self.persist(|| self.attempt(artifact, &progress)).await?;
-        Ok(Fetched { path, from_cache: false, warning })
+        let mut refused = Vec::new();
+        for server in self.in_order() {
+            match self.fill(server, &mut part, artifact, &progress).await {
+                Ok(()) => {
+                    let path = transfer::publish(&self.cache, part, artifact.sha256).await?;
+                    return Ok(Fetched { path, from_cache: false, warning, refused });
+                }
+                Err(error) if error.is_local() => return Err(error),
+                Err(error) => {
+                    if error.is_wrong_content() {
+                        server.demoted.store(true, Ordering::Relaxed);
+                    }
+                    refused.push(Refusal { server: server.source.name().to_owned(), error });
+                }
+            }
+        }
+        Err(FetchError::of_all(artifact.path.as_str(), refused))
     }
 
     /// A small unpinned file, such as the catalog and its signature, into memory.
     pub async fn get_small(&self, path: &RelPath, limit: u64) -> Result<Vec<u8>, FetchError> {
-        self.persist(|| async {
-            let too_large = || FetchError::TooLarge { path: path.to_string(), limit };
-            let mut body = self.source.open(path).await?;
-            let announced = body.length();
-            if announced.is_some_and(|length| length > limit) {
-                return Err(too_large());
+        let mut refused = Vec::new();
+        for server in self.in_order() {
+            match self.small(server, path, limit).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => refused.push(Refusal { server: server.source.name().to_owned(), error }),
             }
-            let mut out = Vec::new();
-            while let Some(chunk) = body.chunk().await? {
-                if out.len() as u64 + chunk.len() as u64 > limit {
-                    return Err(too_large());
-                }
-                out.extend_from_slice(&chunk);
-            }
-            match announced {
-                Some(expected) if expected != out.len() as u64 => {
-                    Err(FetchError::Truncated { path: path.to_string(), expected, got: out.len() as u64 })
-                }
-                _ => Ok(out),
-            }
-        })
-        .await
-    }
-
-    /// Runs attempts until one ends for good.
-    async fn persist<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, FetchError>
-    where
-        F: Future<Output = Result<T, FetchError>>,
-    {
-        let mut pause = self.tuning.pause;
-        for _ in 0..self.tuning.retries {
-            match attempt().await {
-                Err(error) if error.is_transient() => tokio::time::sleep(jittered(pause)).await,
-                done => return done,
-            }
-            pause *= 2;
         }
-        attempt().await
+        Err(FetchError::of_all(path.as_str(), refused))
     }
 
-    async fn attempt(
+    /// Those that sent nothing wrong first.
+    fn in_order(&self) -> impl Iterator<Item = &Server> {
+        let demoted = |server: &&Server| server.demoted.load(Ordering::Relaxed);
+        let good = self.servers.iter().filter(move |server| !demoted(server));
+        good.chain(self.servers.iter().filter(demoted)).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Attempts with one server, as long as they bring something, and a few that do not.
+    async fn fill(
         &self,
+        server: &Server,
+        part: &mut Part,
         artifact: &Artifact,
         progress: &(impl Fn(u64) + Send),
-    ) -> Result<PathBuf, FetchError> {
-        let path = || artifact.path.to_string();
-        let expected = artifact.size;
-        let mut body = self.source.open(&artifact.path).await?;
-        if let Some(got) = body.length().filter(|length| *length != expected) {
-            return Err(FetchError::SizeMismatch { path: path(), expected, got });
-        }
-        let (cache, wanted) = (Arc::clone(&self.cache), artifact.clone());
-        let part = blocking(move || cache.begin(&wanted)).await?;
-        let mut transfer = Transfer::new(&part).map_err(|error| self.cache.io_error(expected, error))?;
-        let mut got = 0;
-        while let Some(chunk) = body.chunk().await? {
-            got += chunk.len() as u64;
-            if got > expected {
-                return Err(FetchError::SizeMismatch { path: path(), expected, got });
+    ) -> Result<(), FetchError> {
+        let mut patience = Patience::new(&self.tuning);
+        loop {
+            let before = part.len();
+            let done = transfer::transfer(&*server.source, part, artifact, &self.cache, progress).await;
+            let Err(error) = done else { return Ok(()) };
+            if !error.is_transient() {
+                return Err(error);
             }
-            transfer = transfer.write(chunk).await.map_err(|error| self.cache.io_error(expected, error))?;
-            progress(got);
+            if part.len() >= before + part::WORTH_BYTES {
+                patience = Patience::new(&self.tuning);
+            }
+            patience.wait(error).await?;
         }
-        if got < expected {
-            return Err(FetchError::Truncated { path: path(), expected, got });
-        }
-        let got = transfer.finish().await.map_err(|error| self.cache.io_error(expected, error))?;
-        if got != artifact.sha256 {
-            return Err(FetchError::HashMismatch { path: path(), expected: artifact.sha256, got });
-        }
-        self.publish(part, artifact).await
     }
 
-    async fn publish(&self, part: Part, artifact: &Artifact) -> Result<PathBuf, FetchError> {
-        let (cache, sha256) = (Arc::clone(&self.cache), artifact.sha256);
-        blocking(move || cache.publish(part, &sha256)).await
+    async fn small(&self, server: &Server, path: &RelPath, limit: u64) -> Result<Vec<u8>, FetchError> {
+        let mut patience = Patience::new(&self.tuning);
+        loop {
+            match read_small(&*server.source, path, limit).await {
+                Err(error) if error.is_transient() => patience.wait(error).await?,
+                done => return done,
+            }
+        }
     }
 }
 
-/// Collects chunks and writes and hashes them, 1 MiB at a time, off the async threads.
-struct Transfer {
-    writer: HashingWriter<File>,
-    pending: Vec<Bytes>,
-    pending_bytes: usize,
+/// What came of asking for a part.
+enum Begun {
+    Ours(Part),
+    Theirs(u64),
+    There(PathBuf),
 }
 
-impl Transfer {
-    fn new(part: &Part) -> std::io::Result<Self> {
-        Ok(Self { writer: HashingWriter::new(part.writer()?), pending: Vec::new(), pending_bytes: 0 })
+/// How often, and after which pauses, something is tried again.
+struct Patience {
+    left: u32,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new(tuning: &Tuning) -> Self {
+        Self { left: tuning.retries, pause: tuning.pause }
     }
 
-    async fn write(mut self, chunk: Bytes) -> std::io::Result<Self> {
-        self.pending_bytes += chunk.len();
-        self.pending.push(chunk);
-        if self.pending_bytes < WRITE_BYTES { Ok(self) } else { self.flush().await }
+    /// Pauses before the next attempt, or gives the error back when there is none.
+    async fn wait(&mut self, error: FetchError) -> Result<(), FetchError> {
+        self.left = self.left.checked_sub(1).ok_or(error)?;
+        tokio::time::sleep(jittered(self.pause)).await;
+        self.pause *= 2;
+        Ok(())
     }
+}
 
-    async fn flush(mut self) -> std::io::Result<Self> {
-        let written = spawn_blocking(move || {
-            for chunk in self.pending.drain(..) {
-                self.writer.write_all(&chunk)?;
-            }
-            self.pending_bytes = 0;
-            Ok(self)
-        });
-        written.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+async fn read_small(source: &dyn Source, path: &RelPath, limit: u64) -> Result<Vec<u8>, FetchError> {
+    let too_large = || FetchError::TooLarge { path: path.to_string(), limit };
+    let mut body = source.open(path, None).await?;
+    let announced = body.length;
+    if announced.is_some_and(|length| length > limit) {
+        return Err(too_large());
     }
-
-    async fn finish(self) -> std::io::Result<zlh_catalog::Sha256> {
-        let (_, _, sha256) = self.flush().await?.writer.finish();
-        Ok(sha256)
+    let mut out = Vec::new();
+    while let Some(chunk) = body.chunk().await? {
+        if out.len() as u64 + chunk.len() as u64 > limit {
+            return Err(too_large());
+        }
+        out.extend_from_slice(&chunk);
+    }
+    match announced {
+        Some(expected) if expected != out.len() as u64 => {
+            Err(FetchError::Truncated { path: path.to_string(), expected, got: out.len() as u64 })
+        }
+        _ => Ok(out),
     }
 }
 
@@ -232,4 +302,5 @@ fn jittered(pause: Duration) -> Duration {
     pause + pause.mul_f64(f64::from(u16::try_from(random % 1000).unwrap_or(0)) / 1000.0)
 }
 
-const WRITE_BYTES: usize = 1 << 20;
+/// At what somebody else is fetching.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! <root>/node/22.23.3 ──► ../.store/node-22.23.3-0123456789ab   (renamed there when complete)
+//! <root>/node/current ──► ../.store/node-22.23.3-0123456789ab   (the one that is used, if one was chosen)
+//! <root>/node/previous ─► ../.store/node-22.22.0-ba9876543210   (what a rollback goes back to)
 //! <root>/.store/.staging-…                                      (0700, being unpacked)
 //! <root>/.store/.replaced-…                                     (a directory we did not make)
 //! ```
@@ -12,6 +14,7 @@
 //! at the next [`Store::open`] or [`Store::install`]. A real directory in place of the link
 //! (installed by an older agent) is set aside, never deleted.
 
+mod active;
 mod executable;
 mod manifest;
 mod mark;
@@ -30,6 +33,7 @@ use crate::beneath::{exchange, free_bytes, rename, sync_dir, unique};
 use crate::unpack::{Limits, UnpackError, unpack};
 use mark::{Mark, SCHEMA};
 
+pub use active::Inspected;
 pub(crate) use manifest::NAME as MANIFEST;
 pub use manifest::{Drift, DriftKind};
 pub(crate) use mark::NAME as MARK;
@@ -76,6 +80,10 @@ pub struct InstalledTree {
     pub bytes: u64,
     /// Whether the deployed path of its version leads to it.
     pub current: bool,
+    /// Whether it is the version that was chosen.
+    pub active: bool,
+    /// Whether a rollback goes back to it.
+    pub previous: bool,
     /// When it was installed.
     pub installed: Option<std::time::SystemTime>,
 }
@@ -97,6 +105,23 @@ pub enum InstallError {
         #[source]
         source: UnpackError,
     },
+    /// What was unpacked is not what its publisher saw.
+    #[error(
+        "{name} {version} is not the tree its publisher pinned: expected {expected}, got {got}; publish it again"
+    )]
+    Tree {
+        /// What was to be installed.
+        name: String,
+        /// Its version.
+        version: String,
+        /// Hash in the catalog.
+        expected: Sha256,
+        /// Hash of what was unpacked.
+        got: Sha256,
+    },
+    /// There is nothing to go back to.
+    #[error("there is no earlier version of {0} to go back to: install one and upgrade to it")]
+    NoPrevious(String),
     /// A program that launch plans need is missing or unusable.
     #[error("{name} {version} lacks the program `{program}`: {why}")]
     Executable {
@@ -202,10 +227,16 @@ impl Store {
             {
                 continue;
             }
-            let linked = std::fs::canonicalize(self.link(&mark.name, &mark.version)).ok();
+            let real = std::fs::canonicalize(&dir).ok();
+            let leads = |link: &str| {
+                let linked = std::fs::canonicalize(self.link(&mark.name, link)).ok();
+                linked.is_some() && linked == real
+            };
             let installed = dir.join(MARK).metadata().and_then(|meta| meta.modified()).ok();
             found.push(InstalledTree {
-                current: linked.is_some() && linked == std::fs::canonicalize(&dir).ok(),
+                current: leads(&mark.version),
+                active: leads(active::CURRENT),
+                previous: leads(active::PREVIOUS),
                 name: mark.name,
                 version: mark.version,
                 sha256: mark.sha256,
@@ -236,17 +267,22 @@ impl Store {
     /// next open removes the rest. Blocks.
     pub fn remove(&self, tree: &InstalledTree) -> Result<(), InstallError> {
         let _lock = self.lock(FlockOperation::LockExclusive)?;
-        let link = self.link(&tree.name, &tree.version);
-        if tree.current {
+        let links = [
+            (tree.current, tree.version.as_str()),
+            (tree.active, active::CURRENT),
+            (tree.previous, active::PREVIOUS),
+        ];
+        for (_, name) in links.into_iter().filter(|(leads, _)| *leads) {
+            let link = self.link(&tree.name, name);
             match std::fs::remove_file(&link) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(InstallError::io("remove", &link)(error));
                 }
                 _ => {}
             }
-            // The folder of the name goes with its last version; one that is not empty stays.
-            let _ = std::fs::remove_dir(self.root.join(&tree.name));
         }
+        // The folder of the name goes with its last version; one that is not empty stays.
+        let _ = std::fs::remove_dir(self.root.join(&tree.name));
         let aside = self.trees().join(format!("{STAGING}{}", unique()));
         std::fs::rename(&tree.dir, &aside).map_err(InstallError::io("move away", &tree.dir))?;
         sync_dir(File::open(self.trees()).map_err(InstallError::io("open", self.trees()))?)
@@ -286,8 +322,11 @@ impl Store {
                 return Err(InstallError::Executable { name, version, program, why });
             }
         }
+        let manifest = manifest::write(&staging.path).map_err(InstallError::io("finish", &staging.path))?;
+        if let Some(expected) = install.artifact.tree_sha256.filter(|expected| *expected != manifest) {
+            return Err(InstallError::Tree { name, version, expected, got: manifest });
+        }
         let written = (|| {
-            let manifest = manifest::write(&staging.path)?;
             // Everything below is on disk before the mark says so.
             rustix::fs::syncfs(File::open(&staging.path)?)?;
             let mark = Mark {
@@ -421,7 +460,12 @@ impl InstallError {
 
 fn check_names(name: &str, version: &str) -> Result<(), NameError> {
     check_component("name", name)?;
-    check_component("version", version)
+    check_component("version", version)?;
+    if [active::CURRENT, active::PREVIOUS].contains(&version) {
+        let (field, value) = ("version".to_owned(), version.to_owned());
+        return Err(NameError { field, value, rule: "the name is reserved" });
+    }
+    Ok(())
 }
 
 /// Creates a directory that other users can read, whatever the umask.

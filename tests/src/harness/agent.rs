@@ -37,6 +37,7 @@ pub struct Agent {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     open_files: Option<u64>,
+    keyed: bool,
     child: Option<Child>,
     address: Option<SocketAddr>,
     log: PathBuf,
@@ -60,6 +61,7 @@ impl Agent {
             arguments: Vec::new(),
             environment: Vec::new(),
             open_files: None,
+            keyed: true,
             child: None,
             address: None,
             log,
@@ -99,6 +101,11 @@ impl Agent {
     pub fn env(&mut self, name: &str, value: &str) -> &mut Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// It trusts no key, from the next start on.
+    pub fn without_key(&mut self) {
+        self.keyed = false;
     }
 
     /// How many descriptors it may have at most, from the next start on.
@@ -196,7 +203,10 @@ impl Agent {
             .args(["run", "--root"])
             .arg(self.root())
             .args(["--listen", &format!("127.0.0.1:{}", self.listen)]);
-        command.args(["--artifacts-url", &self.server.url(), "--catalog-key", &self.store.public_key()?]);
+        command.args(["--artifacts-url", &self.server.url()]);
+        if self.keyed {
+            command.args(["--catalog-key", &self.store.public_key()?]);
+        }
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         for name in ["ZLH_AGENT_TOKEN", "ZLH_ARTIFACTS_URL"] {
             if !self.environment.iter().any(|(set, _)| set == name) {

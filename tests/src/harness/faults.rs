@@ -22,7 +22,7 @@ impl Faults {
         Ok(Self { folder })
     }
 
-    /// From now on this goes wrong: `kill ROLE N`, `enospc PREFIX N` or `delay NAME MS`, one a
+    /// From now on this goes wrong: `kill ROLE N`, `kill-at NAME`, `enospc PREFIX N` or `delay NAME MS`, one a
     /// line.
     pub fn plan(&self, plan: &str) -> io::Result<()> {
         // Renamed into place: a reader sees the old plan or the new one.

@@ -5,10 +5,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what it could not do by panicking")]
 
+mod addons;
 mod adoption;
 mod adversary;
 mod bounds;
 mod browser;
+mod bucket;
+mod changes;
 mod chaos;
 mod console;
 mod crashes;
@@ -30,5 +33,6 @@ mod runtimes;
 mod shells;
 mod stopping;
 mod story;
+mod updates;
 mod versions;
 mod viewers;

@@ -86,7 +86,7 @@ pub(crate) async fn fix(options: &Fix, targets: &Targets, printer: Printer) -> R
     };
     let accepted = client.act_on_crash(&id, &options.action).await?;
     let done = format!("{} is done", options.action);
-    operations::until_done(&client, &target.name, accepted, options.timeout, &done, printer)
+    operations::until_done(&client, &target.name, accepted, options.timeout, Some(&done), printer)
         .await
         .hint("`zlhctl explain NAME` shows what else can be done")
 }

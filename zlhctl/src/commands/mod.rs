@@ -10,17 +10,20 @@ mod explain;
 mod fleet;
 mod get;
 mod history;
+mod installed;
 mod lifecycle;
 mod logs;
 mod operations;
 mod players;
-mod runtimes;
 mod send;
 mod shells;
 pub(crate) mod status;
+mod versions;
 mod wait;
 
 use anyhow::Result;
+
+use zlh_api::client::Kind;
 
 use crate::cli::{ArtifactsCommand, Cli, Command};
 use crate::demo;
@@ -79,7 +82,10 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit> {
         Command::Fix(options) => crashes::fix(&options, &targets, printer).await,
         Command::Shell(options) => console::shell(&options, &targets, printer).await,
         Command::Shells(command) => shells::run(&command, &targets, printer).await,
-        Command::Runtimes(command) => runtimes::run(&command, &targets, printer).await,
+        Command::Runtimes(command) => installed::run(Kind::Runtimes, &command, &targets, printer).await,
+        Command::Addons(command) => installed::run(Kind::Addons, &command, &targets, printer).await,
+        Command::Game(command) => versions::game(&command, &targets, printer).await,
+        Command::Agent(command) => versions::agent(&command, &targets, printer).await,
         Command::Operations(one) => operations::run(&one.name, &targets, printer).await,
         Command::Completions { .. }
         | Command::Catalog(_)

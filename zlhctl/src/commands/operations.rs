@@ -9,6 +9,7 @@ use zlh_api::{Accepted, Operation, OperationKind, OperationState};
 use crate::exit::{Exit, Hint};
 use crate::printer::{Format, Paint, Printer};
 use crate::target::Targets;
+use crate::ui::progress::Progress;
 use crate::ui::table::{Cell, Table};
 use crate::ui::units;
 
@@ -52,33 +53,30 @@ fn table(operations: &[Operation], now: jiff::Timestamp) -> Table {
     table
 }
 
-/// Waits for the end of what was begun, and says `done` when it went well. Its steps are told
-/// on the way.
+/// Waits for the end of what was begun. Its steps are told on the way, and `done` when it went
+/// well; without that its own last words.
 pub(crate) async fn until_done(
     client: &Client,
     name: &str,
     accepted: Accepted,
     timeout: Duration,
-    done: &str,
+    done: Option<&str>,
     printer: Printer,
 ) -> Result<Exit> {
     let Some(begun) = accepted.operation else { return Ok(Exit::Ok) };
     let until = Instant::now() + timeout;
-    let mut told = String::new();
+    let progress = Progress::new(printer);
+    let line = progress.line(name);
     loop {
         let operation = client.operation(&begun.id).await?;
         match operation.state {
-            OperationState::Running => {
-                if operation.phase != told {
-                    printer.note(&format!("{name}: {}", operation.phase));
-                    told = operation.phase;
-                }
-            }
+            OperationState::Running => line.operation(&operation),
             OperationState::Succeeded => {
-                printer.note(&format!("{name}: {done}"));
+                line.finish(done.unwrap_or(&operation.phase));
                 return Ok(Exit::Ok);
             }
             OperationState::Failed | OperationState::Cancelled => {
+                line.clear();
                 return Err(anyhow!(
                     "{name}: {}",
                     operation.error.unwrap_or_else(|| "it was cancelled".to_owned())
@@ -102,6 +100,9 @@ pub(crate) fn kind(kind: OperationKind) -> &'static str {
         OperationKind::Repair => "repair",
         OperationKind::Verify => "verify",
         OperationKind::Remove => "remove",
+        OperationKind::Upgrade => "upgrade",
+        OperationKind::Rollback => "rollback",
+        OperationKind::Update => "update",
     }
 }
 

@@ -91,7 +91,8 @@ impl Line {
         self.show(text, None);
     }
 
-    fn operation(&self, operation: &Operation) {
+    /// Shows how far an operation is.
+    pub(crate) fn operation(&self, operation: &Operation) {
         let count = operation
             .progress
             .as_ref()

@@ -13,11 +13,13 @@
 //!
 //! It refuses to send a token over anything but HTTP(S) and never shows it.
 
+mod artifacts;
 mod connect;
 mod error;
 
 use std::time::Duration;
 
+pub use self::artifacts::Kind;
 pub use self::connect::Connector;
 pub use self::error::ClientError;
 pub use reqwest::Upgraded;
@@ -32,7 +34,7 @@ use crate::{
     CrashRecord, Crashes, DEFAULT_PORT, History, HistoryWindow, Operation, Operations, Players, Problem,
     Ready, Status, Version,
 };
-use crate::{InstalledRuntime, InstalledRuntimes, NewShell, Shell, Shells};
+use crate::{NewShell, Shell, Shells};
 
 /// Talks to one agent.
 #[derive(Clone)]
@@ -382,42 +384,6 @@ impl Client {
         self.json(response).await
     }
 
-    /// `GET /runtimes`.
-    ///
-    /// # Errors
-    /// Any [`ClientError`].
-    pub async fn runtimes(&self) -> Result<Vec<InstalledRuntime>, ClientError> {
-        Ok(self.get::<InstalledRuntimes>("runtimes").await?.runtimes)
-    }
-
-    /// `POST /runtimes/{id}/{version}/{verb}`: `install`, `verify` or `repair`.
-    ///
-    /// # Errors
-    /// Any [`ClientError`].
-    pub async fn tend_runtime(&self, id: &str, version: &str, verb: &str) -> Result<Accepted, ClientError> {
-        let path = format!("runtimes/{}/{}/{verb}", id.replace('/', ""), version.replace('/', ""));
-        let response = self.send(self.request(Method::POST, &path)).await?;
-        self.json(response).await
-    }
-
-    /// `DELETE /runtimes/{id}/{version}`.
-    ///
-    /// # Errors
-    /// Any [`ClientError`].
-    pub async fn remove_runtime(
-        &self,
-        id: &str,
-        version: &str,
-        force: bool,
-    ) -> Result<Accepted, ClientError> {
-        let mut url = self.url(&format!("runtimes/{}/{}", id.replace('/', ""), version.replace('/', "")));
-        if force {
-            url.query_pairs_mut().append_pair("force", "true");
-        }
-        let response = self.send(self.authorize(self.http.delete(url))).await?;
-        self.json(response).await
-    }
-
     /// `GET /shells`.
     ///
     /// # Errors
@@ -442,15 +408,6 @@ impl Client {
     pub async fn close_shell(&self, name: &str) -> Result<(), ClientError> {
         let url = self.url(&format!("shells/{}", name.replace('/', "")));
         self.send(self.authorize(self.http.delete(url))).await.map(drop)
-    }
-
-    /// `POST /runtimes/gc`.
-    ///
-    /// # Errors
-    /// Any [`ClientError`].
-    pub async fn collect_runtimes(&self) -> Result<Accepted, ClientError> {
-        let response = self.send(self.request(Method::POST, "runtimes/gc")).await?;
-        self.json(response).await
     }
 
     /// Fifty records with their logs.

@@ -17,6 +17,7 @@ use zlh_api::{ErrorCode, OperationKind, Problem, State};
 use zlh_shim::console_log::Writer;
 use zlh_shim::spec::ConsoleLimits;
 
+use crate::change::Changer;
 use crate::cli::{LogFormat, LogLevel, RunOptions};
 use crate::config::{AgentConfig, Environment};
 use crate::console::Console;
@@ -28,6 +29,7 @@ use crate::http::{App, Limits};
 use crate::journal::Journal;
 use crate::paths::Paths;
 use crate::shell::Shells;
+use crate::update::Updater;
 use crate::workload::{Handle, Launcher, Operations, Outcome, Request, Snapshot, Verb};
 
 /// What the fake driver answers, and what it was asked.
@@ -130,12 +132,15 @@ impl Fixture {
             console,
             journal,
             archive.clone(),
-            dir.path().join("runtimes"),
+            Paths::new(dir.path()),
         );
         let uid = rustix::process::geteuid().as_raw();
         let launcher = Launcher::new(Some(false), false, &quiet);
         let shells = Shells::new(Paths::new(dir.path()), config.shell.clone(), launcher, &quiet);
-        let app = App::with(handle, shells, Policy::new(&config, uid), limits, quiet);
+        let config = Arc::new(config);
+        let changer = Changer::new(handle.clone(), Paths::new(dir.path()), config.clone(), &quiet);
+        let (updater, _) = Updater::new(handle.clone(), Paths::new(dir.path()), config.clone(), &quiet);
+        let app = App::with(handle, shells, changer, updater, Policy::new(&config, uid), limits, quiet);
         let (shutdown, _) = watch::channel(false);
         Self { app, operations, snapshot, script, log: Mutex::new(log), head, shutdown, archive, _dir: dir }
     }

@@ -22,7 +22,7 @@ async fn health_is_ok_and_nothing_else() {
 #[tokio::test]
 async fn version_leads_with_a_v() {
     let reply = Fixture::new().get("/version").await;
-    assert_eq!(reply.json()["version"], format!("v{}", crate::VERSION));
+    assert_eq!(reply.json()["version"], format!("v{}", crate::version()));
     assert!(reply.json()["target"].as_str().unwrap().contains("linux"));
 }
 

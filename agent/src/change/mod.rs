@@ -1,0 +1,285 @@
+//! Changing the version of a game server, and going back.
+//!
+//! ```text
+//! fetch everything ─► stop ─► copy the folder ─► install, start ─► ready ─► done, the copy is kept
+//! (it still runs)                                     │ fails
+//!                                                     ▼
+//!                     stop ─► folder and copy change places ─► the version before, started
+//! ```
+//!
+//! Each step is written down before it is taken; an agent that is killed in between goes on
+//! from there, or goes back. The folder that a failed version left is kept as a copy, too:
+//! whatever happens, no world is thrown away by a change.
+
+mod copies;
+mod copy;
+mod steps;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use slog::{Logger, info, warn};
+use zlh_api::{
+    Config, ErrorCode, GameVersion, OperationKind, OperationState, OperationSummary, Problem, State,
+    VersionChange, WorldCopy,
+};
+use zlh_catalog::{check_component, compare_versions};
+use zlh_shim::durable;
+
+use self::copies::Copies;
+use crate::config::AgentConfig;
+use crate::errors::chain;
+use crate::game::payload::{self, GameRequest};
+use crate::game::plan::Installed;
+use crate::paths::Paths;
+use crate::workload::{Handle, Outcome, Shelf};
+
+/// Changes versions, one at a time.
+#[derive(Clone)]
+pub(crate) struct Changer(Arc<Inner>);
+
+struct Inner {
+    handle: Handle,
+    paths: Paths,
+    config: Arc<AgentConfig>,
+    shelf: Shelf,
+    log: Logger,
+}
+
+/// A change under way, `state/change.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Record {
+    from: Config,
+    to: Config,
+    /// Id of the copy.
+    copy: String,
+    stage: Stage,
+    /// It ran before, so it runs afterwards.
+    ran: bool,
+    /// The folder that has to be in place if the change fails, once it is known.
+    before: Option<u64>,
+    /// A change back: the copy is there already.
+    rollback: bool,
+}
+
+/// How far a change is. Everything before `Switching` left the folder as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Stage {
+    /// Stopping, copying.
+    Copying,
+    /// The folder is the new version's.
+    Switching,
+    /// It failed: the folder becomes the old version's again.
+    Returning,
+}
+
+/// What was to be changed, in the words of a request.
+#[derive(Debug, Clone)]
+enum Wish {
+    To { version: String, force: bool },
+    Back,
+}
+
+const SCHEMA: u32 = 1;
+
+impl Changer {
+    pub(crate) fn new(handle: Handle, paths: Paths, config: Arc<AgentConfig>, log: &Logger) -> Self {
+        let shelf = Shelf::new(&paths);
+        let log = crate::log::component(log, "change");
+        Self(Arc::new(Inner { handle, paths, config, shelf, log }))
+    }
+
+    /// Goes on with what an agent before this one was doing.
+    pub(crate) fn resume(&self) {
+        let Ok(record) = durable::read_record::<Option<Record>>(&self.0.record(), SCHEMA) else { return };
+        let Some(record) = record else { return };
+        let kind = kind(record.rollback);
+        let phase = "going on with a change of version that was interrupted";
+        let Ok(operation) = self.0.handle.take_hold(kind, phase) else { return };
+        warn!(self.0.log, "{phase}"; "stage" => format!("{:?}", record.stage));
+        let inner = Arc::clone(&self.0);
+        tokio::spawn(async move { inner.finish(&operation, inner.resumed(&operation, record).await) });
+    }
+
+    /// `GET /game/version`.
+    pub(crate) async fn version(&self) -> Result<GameVersion, Problem> {
+        let inner = Arc::clone(&self.0);
+        let told = tokio::task::spawn_blocking(move || inner.told());
+        told.await.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?
+    }
+
+    /// `POST /game/version`.
+    pub(crate) async fn change(&self, version: String, force: bool) -> Result<Outcome, Problem> {
+        check_component("version", &version)
+            .map_err(|error| Problem::new(ErrorCode::InvalidRequest, error.to_string()))?;
+        self.begin(Wish::To { version, force }).await
+    }
+
+    /// `POST /game/version/rollback`.
+    pub(crate) async fn roll_back(&self) -> Result<Outcome, Problem> {
+        self.begin(Wish::Back).await
+    }
+
+    async fn begin(&self, wish: Wish) -> Result<Outcome, Problem> {
+        let inner = Arc::clone(&self.0);
+        let planned = tokio::task::spawn_blocking(move || inner.plan(&wish));
+        let record =
+            planned.await.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))??;
+        let (from, to) = (version_of(&record.from), version_of(&record.to));
+        let phase = format!("changing from {from} to {to}");
+        let operation = self.0.handle.take_hold(kind(record.rollback), &phase)?;
+        info!(self.0.log, "{phase}"; "operation" => &operation.id);
+        let state = self.0.handle.changes().borrow().state;
+        let (inner, summary) = (Arc::clone(&self.0), operation.clone());
+        tokio::spawn(async move { inner.finish(&summary, inner.carry_out(&summary, record).await) });
+        Ok(Outcome { state, operation: Some(operation) })
+    }
+}
+
+impl Inner {
+    fn record(&self) -> PathBuf {
+        self.paths.state().join("change.json")
+    }
+
+    fn write(&self, record: &Record) -> std::io::Result<()> {
+        durable::write_record(&self.record(), SCHEMA, &Some(record))?;
+        zlh_shim::faults::point(match record.stage {
+            Stage::Copying => "change.copying",
+            Stage::Switching => "change.switching",
+            Stage::Returning => "change.returning",
+        })
+    }
+
+    fn forget(&self) {
+        if let Err(error) = durable::write_record(&self.record(), SCHEMA, &None::<Record>) {
+            warn!(self.log, "a change that is over could not be forgotten"; "error" => %error);
+        }
+    }
+
+    fn copies(&self, request: &GameRequest) -> Copies {
+        Copies(self.paths.copies(&request.game, &request.variant))
+    }
+
+    /// The payload, what it asks for, and what is installed of it.
+    fn configured(&self) -> Result<(Config, GameRequest, Installed), Problem> {
+        let config = self.handle.changes().borrow().config.clone();
+        let config = config.ok_or_else(|| {
+            Problem::new(ErrorCode::NotConfigured, "nothing is configured yet: send POST /config first")
+        })?;
+        let request = payload::check(&config)?;
+        match self.shelf.installed().0 {
+            Some(installed) if installed.serves(&request) => Ok((config, request, installed)),
+            _ => Err(Problem::new(
+                ErrorCode::WrongState,
+                format!("{} is not installed yet: start it once, then change its version", request.label()),
+            )),
+        }
+    }
+
+    /// What is to be done, or why not; before anything is touched.
+    fn plan(&self, wish: &Wish) -> Result<Record, Problem> {
+        let (from, request, installed) = self.configured()?;
+        let snapshot = self.handle.changes().borrow().clone();
+        if matches!(snapshot.state, State::Installing | State::Stopping) {
+            let detail = format!("the server is {}; try again when it is not", snapshot.state);
+            return Err(Problem::new(ErrorCode::OperationInProgress, detail));
+        }
+        let ran = matches!(snapshot.state, State::Starting | State::Running | State::Crashed);
+        let (version, copy, rollback) = match wish {
+            Wish::To { version, force } => {
+                if compare_versions(version, &installed.version).is_lt() && !force {
+                    let detail = format!(
+                        "{version} is older than {}: an older server may destroy a world that a newer one has \
+                         opened. Go back with POST /game/version/rollback, which brings the world of then; or \
+                         send \"force\": true",
+                        installed.version
+                    );
+                    return Err(Problem::new(ErrorCode::WrongState, detail));
+                }
+                let now = crate::clock::now().as_millisecond();
+                (version.clone(), format!("{}@{}-{now}", request.world, installed.version), false)
+            }
+            Wish::Back => {
+                let copies = self.copies(&request).list(&request.world);
+                let copy = copies.into_iter().find(|copy| !copy.failed);
+                let copy = copy.ok_or_else(|| {
+                    let detail = "there is no copy to go back to: one is made by POST /game/version";
+                    Problem::new(ErrorCode::WrongState, detail)
+                })?;
+                (copy.version, copy.id, true)
+            }
+        };
+        let to = Config { version: Some(version), artifact_path: None, java_path: None, ..from.clone() };
+        payload::check(&to)?;
+        Ok(Record { from, to, copy, stage: Stage::Copying, ran, before: None, rollback })
+    }
+
+    fn told(&self) -> Result<GameVersion, Problem> {
+        let (_, request, installed) = self.configured()?;
+        let copies = self.copies(&request);
+        let told = |copy: copies::Copy| WorldCopy {
+            path: copies.root(&copy.id).display().to_string(),
+            version: copy.version,
+            made_at: copy.made_at,
+            bytes: copy.bytes,
+            failed: copy.failed,
+        };
+        let record = durable::read_record::<Option<Record>>(&self.record(), SCHEMA).ok().flatten();
+        let change = record.zip(self.handle.held()).map(|(record, operation)| VersionChange {
+            from: version_of(&record.from),
+            to: version_of(&record.to),
+            operation: operation.id,
+        });
+        Ok(GameVersion {
+            copies: copies.list(&request.world).into_iter().map(told).collect(),
+            runtime: installed.runtime.map(|runtime| format!("{} {}", runtime.id, runtime.version)),
+            game: installed.game,
+            variant: installed.variant,
+            version: installed.version,
+            change,
+        })
+    }
+
+    fn finish(&self, operation: &OperationSummary, result: Result<String, Failed>) {
+        let (state, error) = match result {
+            Ok(done) => {
+                info!(self.log, "{done}"; "operation" => &operation.id);
+                self.handle.told().phase(&operation.id, &done);
+                (OperationState::Succeeded, None)
+            }
+            Err(Failed::Stopped(why)) => {
+                info!(self.log, "{why}"; "operation" => &operation.id);
+                (OperationState::Cancelled, Some(why))
+            }
+            Err(Failed::Error(why)) => {
+                warn!(self.log, "a change of version failed"; "error" => &why);
+                (OperationState::Failed, Some(why))
+            }
+        };
+        self.handle.release(operation, state, error);
+    }
+}
+
+/// Why a change did not come to its end.
+#[derive(Debug)]
+enum Failed {
+    /// Somebody stopped it.
+    Stopped(String),
+    /// Anything else.
+    Error(String),
+}
+
+impl Failed {
+    fn error(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::Error(chain(error))
+    }
+}
+
+fn kind(rollback: bool) -> OperationKind {
+    if rollback { OperationKind::Rollback } else { OperationKind::Upgrade }
+}
+
+fn version_of(config: &Config) -> String {
+    config.version.clone().unwrap_or_default()
+}

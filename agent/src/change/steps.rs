@@ -1,0 +1,358 @@
+//! The steps of a change, each of which can be taken again.
+
+use std::time::Duration;
+
+use slog::warn;
+use zlh_api::{OperationSummary, Problem, State};
+
+use super::copies::{Copy, exchange, inode};
+use super::copy::{copy, measure};
+use super::{Failed, Inner, Record, Stage, version_of};
+use crate::errors::chain;
+use crate::game::payload::{self, GameRequest};
+use crate::install::{Job, Step};
+use crate::workload::{Repair, Verb};
+
+/// Copies of a world that are kept.
+const KEPT: usize = 2;
+
+/// The game has nothing to say for so long after a verb: something is wrong with us.
+const ODD: Duration = Duration::from_secs(3 * 3600);
+
+impl Inner {
+    /// From the first step.
+    pub(super) async fn carry_out(
+        &self,
+        operation: &OperationSummary,
+        mut record: Record,
+    ) -> Result<String, Failed> {
+        let request = check(&record.to)?;
+        self.prepare(operation, &request).await?;
+        self.unless_stopped("nothing was changed")?;
+        if let Err(failed) = self.note(&record) {
+            self.forget();
+            return Err(failed);
+        }
+        match self.stop_and_copy(operation, &mut record, &request).await {
+            Ok(()) => {}
+            Err(failed) => return self.give_up(operation, &record, failed).await,
+        }
+        self.switch(operation, record, &request).await
+    }
+
+    /// From where an earlier agent was.
+    pub(super) async fn resumed(
+        &self,
+        operation: &OperationSummary,
+        record: Record,
+    ) -> Result<String, Failed> {
+        let request = check(&record.to)?;
+        match record.stage {
+            // The folder is as it was; nobody knows how far the copy is.
+            Stage::Copying => {
+                let why = Failed::Error("the agent was interrupted while it copied the world".to_owned());
+                self.give_up(operation, &record, why).await
+            }
+            Stage::Switching => self.switch(operation, record, &request).await,
+            Stage::Returning => {
+                let why = "it failed, and the agent was interrupted while it went back".to_owned();
+                self.go_back(operation, record, &request, why).await
+            }
+        }
+    }
+
+    /// Everything is fetched, and the runtime stands beside the others, while the old version
+    /// still runs.
+    async fn prepare(&self, operation: &OperationSummary, request: &GameRequest) -> Result<(), Failed> {
+        let vmid = self.handle.changes().borrow().config.as_ref().and_then(|config| config.vmid);
+        let job = Job {
+            paths: self.paths.clone(),
+            config: self.config.clone(),
+            shelf: self.shelf.clone(),
+            request: request.clone(),
+            audience: self.config.audience(vmid),
+            log: self.log.clone(),
+        };
+        let (told, id) = (self.handle.told(), operation.id.clone());
+        let report = move |step: Step| {
+            told.phase(&id, &step.text);
+            if let Some((done, total)) = step.bytes {
+                told.progress(&id, done, Some(total), "bytes");
+            }
+        };
+        job.prepare(report).await.map_err(|error| Failed::error(&error))
+    }
+
+    async fn stop_and_copy(
+        &self,
+        operation: &OperationSummary,
+        record: &mut Record,
+        request: &GameRequest,
+    ) -> Result<(), Failed> {
+        let told = self.handle.told();
+        told.phase(&operation.id, "stopping: the server saves and ends");
+        self.stop(false).await?;
+        self.unless_stopped("nothing was changed")?;
+        let root = self.paths.game_root(&request.game, &request.variant, &request.world);
+        let copies = self.copies(request);
+        let to = copies.root(&record.copy);
+        if record.rollback {
+            record.before = Some(inode(&root).map_err(|error| Failed::error(&error))?);
+        } else {
+            let phase = format!("copying the world of {}", version_of(&record.from));
+            told.phase(&operation.id, &phase);
+            let (id, version, world) = (record.copy.clone(), version_of(&record.from), request.world.clone());
+            let (handle, operation) = (self.handle.clone(), operation.id.clone());
+            let copied = tokio::task::spawn_blocking(move || {
+                let total = measure(&root).map_err(|error| chain(&error))?;
+                let to = copies.begin(&id).map_err(|error| format!("cannot make a copy: {error}"))?;
+                let told = handle.told();
+                let size = copy(&root, &to, &mut |bytes| {
+                    told.progress(&operation, bytes, Some(total.bytes), "bytes");
+                    !handle.stop_asked()
+                })
+                .map_err(|error| chain(&error))?;
+                let made_at = crate::clock::now_rfc3339();
+                let copy = Copy { world, version, made_at, bytes: size.bytes, failed: false, id };
+                copies.describe(&copy).map_err(|error| format!("cannot make a copy: {error}"))
+            });
+            copied.await.map_err(|error| error.to_string()).and_then(|done| done).map_err(Failed::Error)?;
+            self.unless_stopped("nothing was changed")?;
+            record.before = Some(inode(&to).map_err(|error| Failed::error(&error))?);
+        }
+        record.stage = Stage::Switching;
+        self.note(record)
+    }
+
+    /// The new version, until it is ready or is not.
+    async fn switch(
+        &self,
+        operation: &OperationSummary,
+        mut record: Record,
+        request: &GameRequest,
+    ) -> Result<String, Failed> {
+        let (from, to) = (version_of(&record.from), version_of(&record.to));
+        match self.try_new(operation, &record, request).await {
+            Ok(()) => {}
+            Err(Failed::Stopped(_)) => {
+                self.forget();
+                return Err(Failed::Stopped(format!(
+                    "stopped before {to} was ready; it is what is configured now, and a rollback brings {from} \
+                     and its world back"
+                )));
+            }
+            Err(Failed::Error(why)) => {
+                record.stage = Stage::Returning;
+                // An agent that is killed before this is written tries the new version once more.
+                if let Err(error) = self.write(&record) {
+                    warn!(self.log, "going back without having written it down"; "error" => %error);
+                }
+                return self.go_back(operation, record, request, why).await;
+            }
+        }
+        if !record.ran {
+            self.stop(true).await?;
+        }
+        let (copies, world) = (self.copies(request), request.world.clone());
+        let _ = tokio::task::spawn_blocking(move || copies.prune(&world, KEPT)).await;
+        self.forget();
+        Ok(match record.rollback {
+            true => format!("{to} runs again with its world of then; the world of {from} is kept as a copy"),
+            false => format!("{to} is ready; the world as {from} left it is kept as a copy"),
+        })
+    }
+
+    async fn try_new(
+        &self,
+        operation: &OperationSummary,
+        record: &Record,
+        request: &GameRequest,
+    ) -> Result<(), Failed> {
+        if record.rollback {
+            self.take_place(record, request, false).await?;
+        }
+        let to = version_of(&record.to);
+        self.handle.told().phase(&operation.id, &format!("installing and starting {to}"));
+        self.configure(&record.to).await?;
+        self.until_ready(true).await
+    }
+
+    /// The folder of before in its place, and the version of before started in it.
+    async fn go_back(
+        &self,
+        operation: &OperationSummary,
+        record: Record,
+        request: &GameRequest,
+        why: String,
+    ) -> Result<String, Failed> {
+        let (from, to) = (version_of(&record.from), version_of(&record.to));
+        self.handle.told().phase(&operation.id, &format!("{to} failed: going back to {from}"));
+        let gone_back = async {
+            self.stop(true).await?;
+            self.take_place(&record, request, true).await?;
+            self.configure(&record.from).await?;
+            self.until_ready(false).await?;
+            if !record.ran {
+                self.stop(true).await?;
+            }
+            Ok::<(), Failed>(())
+        };
+        let result = gone_back.await;
+        self.forget();
+        let kept = "what it made of the world is kept as a copy";
+        Err(Failed::Error(match result {
+            Ok(()) => format!("{to} did not become ready: {why}; {from} and its world are back, {kept}"),
+            Err(Failed::Stopped(_)) => format!(
+                "{to} did not become ready: {why}; {from} and its world are in place, and stopped as was asked"
+            ),
+            Err(Failed::Error(error)) => {
+                format!("{to} did not become ready: {why}; going back to {from} failed, too: {error}")
+            }
+        }))
+    }
+
+    /// Lets folder and copy change places, unless they have: into the folder of before, or out
+    /// of it.
+    async fn take_place(&self, record: &Record, request: &GameRequest, before: bool) -> Result<(), Failed> {
+        let root = self.paths.game_root(&request.game, &request.variant, &request.world);
+        let (copies, id, wanted) = (self.copies(request), record.copy.clone(), record.before);
+        let (other, failed) = match before {
+            true => (version_of(&record.to), !record.rollback),
+            false => (version_of(&record.from), false),
+        };
+        let world = request.world.clone();
+        let moved = tokio::task::spawn_blocking(move || -> Result<(), String> {
+            let there = inode(&root).map_err(|error| format!("{}: {error}", root.display()))?;
+            if (wanted == Some(there)) != before {
+                let copy = copies.root(&id);
+                exchange(&root, &copy).map_err(|error| {
+                    format!("{} and {} cannot change places: {error}", root.display(), copy.display())
+                })?;
+                let _ = zlh_shim::faults::point("change.exchanged");
+            }
+            let made_at = crate::clock::now_rfc3339();
+            let bytes = measure(&copies.root(&id)).map_or(0, |size| size.bytes);
+            let copy = Copy { world, version: other, made_at, bytes, failed, id };
+            copies.describe(&copy).map_err(|error| format!("a copy cannot be described: {error}"))
+        });
+        moved.await.map_err(|error| error.to_string()).and_then(|done| done).map_err(Failed::Error)
+    }
+
+    /// Nothing was changed; what ran runs again.
+    async fn give_up(
+        &self,
+        operation: &OperationSummary,
+        record: &Record,
+        failed: Failed,
+    ) -> Result<String, Failed> {
+        if !record.rollback
+            && let Ok(request) = payload::check(&record.from)
+        {
+            let (copies, id) = (self.copies(&request), record.copy.clone());
+            let _ = tokio::task::spawn_blocking(move || copies.remove(&id)).await;
+        }
+        self.forget();
+        if record.ran && !self.handle.stop_asked() {
+            let from = version_of(&record.from);
+            self.handle.told().phase(&operation.id, &format!("starting {from} again"));
+            if let Err(problem) = self.handle.request_held(Verb::Start).await {
+                let why = match failed {
+                    Failed::Stopped(why) | Failed::Error(why) => why,
+                };
+                return Err(Failed::Error(format!(
+                    "{why}; and it could not be started again: {}",
+                    problem.detail
+                )));
+            }
+        }
+        Err(match failed {
+            Failed::Error(why) => Failed::Error(format!("{why}; nothing was changed")),
+            stopped => stopped,
+        })
+    }
+
+    /// Stops what runs, and waits until nothing does. The ladder always ends.
+    async fn stop(&self, now: bool) -> Result<(), Failed> {
+        self.handle.request_held(Verb::Stop { now }).await.map_err(refused)?;
+        self.until(|state, _| matches!(state, State::Idle).then_some(Ok(()))).await
+    }
+
+    /// Asks for a payload; the same as before is put in place anew.
+    async fn configure(&self, config: &zlh_api::Config) -> Result<(), Failed> {
+        let same = self.handle.changes().borrow().config.as_ref() == Some(config);
+        let verb = if same {
+            let server = crate::crash::server_of(&check(config)?);
+            Verb::Repair { repair: Repair::Reinstall, server }
+        } else {
+            Verb::Configure(Box::new(config.clone()))
+        };
+        self.handle.request_held(verb).await.map(drop).map_err(refused)
+    }
+
+    /// Until it accepts users. `strict`: a single crash is a failure.
+    async fn until_ready(&self, strict: bool) -> Result<(), Failed> {
+        let mut begun = false;
+        self.until(|state, snapshot| {
+            begun |= !matches!(state, State::Idle);
+            match state {
+                State::Running if snapshot.ready => Some(Ok(())),
+                State::Crashed if strict => {
+                    let crash = snapshot.last_crash.as_ref();
+                    let why = crash.map(|crash| crash.classification.clone()).unwrap_or_default();
+                    Some(Err(Failed::Error(format!("it crashed ({why})"))))
+                }
+                State::Error => {
+                    Some(Err(Failed::Error(snapshot.error.clone().unwrap_or_else(|| "it failed".to_owned()))))
+                }
+                State::Idle if begun => Some(Err(if self.handle.stop_asked() {
+                    Failed::Stopped(String::new())
+                } else {
+                    Failed::Error("it ended by itself".to_owned())
+                })),
+                _ => None,
+            }
+        })
+        .await
+    }
+
+    /// Watches the published state.
+    async fn until<T>(
+        &self,
+        mut judge: impl FnMut(State, &crate::workload::Snapshot) -> Option<Result<T, Failed>>,
+    ) -> Result<T, Failed> {
+        let mut changes = self.handle.changes();
+        let watched = async {
+            loop {
+                let snapshot = changes.borrow_and_update().clone();
+                if let Some(judged) = judge(snapshot.state, &snapshot) {
+                    return judged;
+                }
+                if changes.changed().await.is_err() {
+                    return Err(Failed::Error("the agent is shutting down".to_owned()));
+                }
+            }
+        };
+        let odd = || Failed::Error(format!("nothing happened for {} h", ODD.as_secs() / 3600));
+        tokio::time::timeout(ODD, watched).await.unwrap_or_else(|_| Err(odd()))
+    }
+
+    fn unless_stopped(&self, so: &str) -> Result<(), Failed> {
+        match self.handle.stop_asked() {
+            true => Err(Failed::Stopped(format!("stopped as was asked; {so}"))),
+            false => Ok(()),
+        }
+    }
+
+    fn note(&self, record: &Record) -> Result<(), Failed> {
+        self.write(record)
+            .map_err(|error| Failed::Error(format!("the change cannot be written down: {error}")))
+    }
+}
+
+fn check(config: &zlh_api::Config) -> Result<GameRequest, Failed> {
+    payload::check(config).map_err(refused)
+}
+
+fn refused(problem: Problem) -> Failed {
+    Failed::Error(problem.detail)
+}

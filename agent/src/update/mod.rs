@@ -1,0 +1,404 @@
+//! The agent's own updates: looked for, verified like everything else, tried before they take
+//! over, and taken back when the new version does not answer.
+//!
+//! ```text
+//! catalog ─► fetch (verified) ─► releases/<v>/ ─► its self-test ─► current ──► releases/<v>
+//!                                                                   │
+//!      the old process lets go and stays guardian, the new one starts, answers, and says so
+//!                  │ it does not, within seconds            │ it does
+//!                  ▼                                        ▼
+//!      current ──► the release before, which runs again    the old process ends
+//! ```
+//!
+//! Workloads have shims of their own and notice nothing of it.
+
+mod guardian;
+mod release;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use slog::{Logger, info, warn};
+use tokio::sync::mpsc;
+use zlh_api::{
+    ErrorCode, OperationKind, OperationState, OperationSummary, Problem, UpdateMode, UpdateRequest,
+    UpdateState, UpdateStatus,
+};
+use zlh_catalog::{AgentRelease, LookupError, check_component, compare_versions};
+use zlh_shim::durable;
+
+pub(crate) use self::guardian::{announce, stand_guard, stand_in};
+use self::release::{Releases, SelfTestError};
+use crate::config::AgentConfig;
+use crate::errors::chain;
+use crate::install::{self, InstallError, Source, Step};
+use crate::journal::What;
+use crate::paths::Paths;
+use crate::version;
+use crate::workload::{Handle, Outcome};
+
+/// Looks for updates, and makes them.
+#[derive(Clone)]
+pub(crate) struct Updater(Arc<Inner>);
+
+struct Inner {
+    handle: Handle,
+    paths: Paths,
+    config: Arc<AgentConfig>,
+    log: Logger,
+    known: Mutex<Known>,
+    hand_over: mpsc::Sender<HandOver>,
+}
+
+/// What is known without looking.
+#[derive(Default)]
+struct Known {
+    latest: Option<String>,
+    checked_at: Option<String>,
+    /// Why the last look failed.
+    error: Option<String>,
+    doing: Option<(UpdateState, OperationSummary)>,
+}
+
+/// The last update, `state/update.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub from: String,
+    pub to: String,
+    /// RFC 3339.
+    pub at: String,
+    pub outcome: Option<Result<(), String>>,
+}
+
+/// The running process is to let go, and the new version to take over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HandOver {
+    pub record: Record,
+    /// Where `current` led before; none if there was no such link.
+    pub before: Option<PathBuf>,
+}
+
+/// Why there was no update. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+enum UpdateError {
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("the catalog offers no agent in the channel {0}: publish one, or name a version")]
+    NothingOffered(String),
+    #[error("{0} is older than {running}, which runs: send \"force\": true to go back to it", running = version())]
+    Older(String),
+    #[error(transparent)]
+    SelfTest(#[from] SelfTestError),
+    #[error("cannot {step}")]
+    Io {
+        step: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+const SCHEMA: u32 = 1;
+
+/// Before the first look: nothing at a start is more urgent than the workload.
+const FIRST_LOOK: Duration = Duration::from_secs(15);
+
+impl Updater {
+    /// And where it is heard that the process is to let go.
+    pub(crate) fn new(
+        handle: Handle,
+        paths: Paths,
+        config: Arc<AgentConfig>,
+        log: &Logger,
+    ) -> (Self, mpsc::Receiver<HandOver>) {
+        let (hand_over, heard) = mpsc::channel(1);
+        let log = crate::log::component(log, "update");
+        let known = Mutex::default();
+        (Self(Arc::new(Inner { handle, paths, config, log, known, hand_over })), heard)
+    }
+
+    /// `GET /agent/update/status`.
+    pub(crate) fn status(&self) -> UpdateStatus {
+        let record = self.0.last();
+        let known = self.0.known();
+        let outcome = record.as_ref().and_then(|record| record.outcome.clone());
+        let failed = record.as_ref().zip(outcome.as_ref()).and_then(|(record, outcome)| {
+            let why = outcome.as_ref().err()?;
+            Some(format!("the update to {} failed: {why}; {} runs", record.to, record.from))
+        });
+        UpdateStatus {
+            current: version().to_owned(),
+            update_available: known.latest.as_ref().is_some_and(|latest| is_newer(latest)),
+            latest: known.latest.clone(),
+            update_status: match (&known.doing, &outcome) {
+                (Some((state, _)), _) => *state,
+                (None, Some(Ok(()))) => UpdateState::Succeeded,
+                (None, Some(Err(_))) => UpdateState::Failed,
+                (None, None) => UpdateState::Idle,
+            },
+            mode: self.0.config.update.mode,
+            channel: self.0.config.artifacts.channel.clone(),
+            checked_at: known.checked_at.clone(),
+            updated_at: record
+                .as_ref()
+                .filter(|record| record.outcome.is_some())
+                .map(|record| record.at.clone()),
+            previous: record.filter(|record| record.outcome == Some(Ok(()))).map(|record| record.from),
+            error: known.error.clone().or(failed),
+        }
+    }
+
+    /// `POST /agent/update`.
+    pub(crate) fn update(&self, request: UpdateRequest) -> Result<Outcome, Problem> {
+        if let Some(version) = &request.version {
+            check_component("version", version)
+                .map_err(|error| Problem::new(ErrorCode::InvalidRequest, error.to_string()))?;
+            if !request.force && !is_newer(version) {
+                let what = if *version == *crate::version() {
+                    "runs already"
+                } else {
+                    "is older than the one that runs"
+                };
+                let detail =
+                    format!("{version} {what} ({}): send \"force\": true to install it", crate::version());
+                return Err(Problem::new(ErrorCode::WrongState, detail));
+            }
+        }
+        let operation = {
+            let mut known = self.0.known();
+            if let Some((_, operation)) = &known.doing {
+                let detail = "an update is under way; GET /agent/update/status says how far it is";
+                return Err(
+                    Problem::new(ErrorCode::OperationInProgress, detail).with_operation(operation.clone())
+                );
+            }
+            let operation = self.0.handle.told().begin(OperationKind::Update, "reading the catalog");
+            known.doing = Some((UpdateState::Checking, operation.clone()));
+            operation
+        };
+        let (id, kind) = (operation.id.clone(), operation.kind);
+        self.0.handle.journal().record(What::OperationBegan { id, kind });
+        let state = self.0.handle.changes().borrow().state;
+        let (inner, begun) = (Arc::clone(&self.0), operation.clone());
+        tokio::spawn(async move { inner.run(&begun, &request).await });
+        Ok(Outcome { state, operation: Some(operation) })
+    }
+
+    /// Looks from time to time, as the mode says.
+    pub(crate) async fn watch(self) {
+        let update = self.0.config.update;
+        if update.mode == UpdateMode::Off || self.0.config.artifacts_url.is_none() {
+            return;
+        }
+        let mut pause = FIRST_LOOK;
+        loop {
+            tokio::time::sleep(pause + jitter(update.interval / 10)).await;
+            pause = update.interval;
+            let latest = self.0.look().await;
+            let failed_before = |latest: &str| {
+                self.0.last().is_some_and(|last| last.to == latest && matches!(last.outcome, Some(Err(_))))
+            };
+            match latest {
+                // What failed once is tried again by a person.
+                Some(latest)
+                    if is_newer(&latest) && update.mode == UpdateMode::Auto && !failed_before(&latest) =>
+                {
+                    let request = UpdateRequest { version: Some(latest), force: false };
+                    if let Err(problem) = self.update(request) {
+                        warn!(self.0.log, "no update by itself"; "why" => &problem.detail);
+                    }
+                }
+                Some(latest) if is_newer(&latest) => {
+                    info!(self.0.log, "a newer agent is offered: POST /agent/update"; "latest" => latest);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last(&self) -> Option<Record> {
+        last(&self.paths)
+    }
+
+    /// The newest that is offered, and what else there is to know of it.
+    async fn look(&self) -> Option<String> {
+        let source = Source::open(&self.config, &self.paths, &|_| ()).await;
+        let audience = self.audience();
+        let found = source
+            .map(|source| source.catalog.newest_agent(&audience).map(|release| release.version.clone()))
+            .map_err(|error| chain(&error));
+        let mut known = self.known();
+        known.checked_at = Some(crate::clock::now_rfc3339());
+        match found {
+            Ok(latest) => {
+                (known.latest, known.error) = (latest.clone(), None);
+                latest
+            }
+            Err(error) => {
+                known.error = Some(error);
+                None
+            }
+        }
+    }
+
+    fn audience(&self) -> zlh_catalog::Audience {
+        let vmid = self.handle.changes().borrow().config.as_ref().and_then(|config| config.vmid);
+        self.config.audience(vmid)
+    }
+
+    async fn run(&self, operation: &OperationSummary, request: &UpdateRequest) {
+        match self.prepare(operation, request).await {
+            Ok(hand_over) => {
+                info!(self.log, "handing over"; "to" => &hand_over.record.to);
+                self.say(operation, UpdateState::Switching, &format!("{} takes over", hand_over.record.to));
+                // Whoever polls the operation meets another process from here on.
+                drop(self.hand_over.send(hand_over).await);
+            }
+            Err(error) => {
+                let error = chain(&error);
+                warn!(self.log, "no update"; "error" => &error);
+                {
+                    let mut known = self.known();
+                    known.doing = None;
+                    known.error = Some(error.clone());
+                }
+                let (id, kind) = (operation.id.clone(), operation.kind);
+                let state = OperationState::Failed;
+                self.handle.journal().record(What::OperationEnded {
+                    id,
+                    kind,
+                    state,
+                    error: Some(error.clone()),
+                });
+                self.handle.told().finish(&operation.id, state, Some(error));
+            }
+        }
+    }
+
+    fn say(&self, operation: &OperationSummary, state: UpdateState, phase: &str) {
+        if let Some((doing, _)) = &mut self.known().doing {
+            *doing = state;
+        }
+        self.handle.told().phase(&operation.id, phase);
+    }
+
+    /// Everything that can fail without anybody noticing.
+    async fn prepare(
+        &self,
+        operation: &OperationSummary,
+        request: &UpdateRequest,
+    ) -> Result<HandOver, UpdateError> {
+        let told = self.handle.told();
+        let report = {
+            let id = operation.id.clone();
+            move |step: Step| {
+                told.phase(&id, &step.text);
+                if let Some((done, total)) = step.bytes {
+                    told.progress(&id, done, Some(total), "bytes");
+                }
+            }
+        };
+        let source = Source::open(&self.config, &self.paths, &report).await?;
+        let release = self.choose(&source, request)?;
+        install::check_release("agent", &release.version, &release.release)?;
+        self.say(operation, UpdateState::Preparing, &format!("fetching {}", release.version));
+        let binary = install::fetch(&self.log, &source.fetcher, &release.binary, &report).await?;
+        let releases = Releases::new(&self.paths);
+        let (to, sha256) = (release.version.clone(), release.binary.sha256);
+        let io = |step: &str| {
+            let step = step.to_owned();
+            move |source| UpdateError::Io { step, source }
+        };
+        let placed = {
+            let (releases, to) = (releases.clone(), to.clone());
+            blocking(move || releases.place(&to, &binary, sha256))
+                .await
+                .map_err(io("place the new release"))?
+        };
+        self.say(operation, UpdateState::Preparing, &format!("trying {to}"));
+        release::self_test(&placed, &to).await?;
+        let record = Record { from: version().to_owned(), to: to.clone(), at: now(), outcome: None };
+        durable::write_record(&self.paths.state().join(RECORD), SCHEMA, &record)
+            .map_err(io("write down the update"))?;
+        let before = blocking(move || {
+            // What runs has to be there to go back to.
+            releases.keep_running(version())?;
+            let before = releases.current();
+            releases.switch(&to)?;
+            Ok(before)
+        });
+        let before = before.await.map_err(io("switch to the new release"))?;
+        Ok(HandOver { record, before })
+    }
+
+    fn choose<'c>(
+        &self,
+        source: &'c Source,
+        request: &UpdateRequest,
+    ) -> Result<&'c AgentRelease, UpdateError> {
+        let catalog = &source.catalog;
+        let release = match &request.version {
+            Some(version) => catalog.agent_release(version)?,
+            None => {
+                let audience = self.audience();
+                let newest = catalog.newest_agent(&audience);
+                newest.ok_or_else(|| UpdateError::NothingOffered(audience.channel.clone()))?
+            }
+        };
+        {
+            let mut known = self.known();
+            known.checked_at = Some(crate::clock::now_rfc3339());
+            known.error = None;
+            if request.version.is_none() {
+                known.latest = Some(release.version.clone());
+            }
+        }
+        if !request.force && !is_newer(&release.version) {
+            return Err(UpdateError::Older(release.version.clone()));
+        }
+        Ok(release)
+    }
+}
+
+/// The last update, whatever became of it.
+pub(crate) fn last(paths: &Paths) -> Option<Record> {
+    durable::read_record(&paths.state().join(RECORD), SCHEMA).ok()
+}
+
+/// Writes down what became of it.
+pub(crate) fn conclude(paths: &Paths, record: &Record, outcome: Result<(), String>) -> std::io::Result<()> {
+    let record = Record { outcome: Some(outcome), at: now(), ..record.clone() };
+    durable::write_record(&paths.state().join(RECORD), SCHEMA, &record)
+}
+
+fn is_newer(other: &str) -> bool {
+    compare_versions(other, version()).is_gt()
+}
+
+fn now() -> String {
+    crate::clock::now_rfc3339()
+}
+
+/// Up to `most`.
+fn jitter(most: Duration) -> Duration {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let random = RandomState::new().build_hasher().finish() % 1000;
+    most.mul_f64(f64::from(u16::try_from(random).unwrap_or(0)) / 1000.0)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
+const RECORD: &str = "update.json";

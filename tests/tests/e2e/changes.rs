@@ -1,0 +1,263 @@
+//! Changing the version of a server: what works is kept, what fails comes back, and no world
+//! is lost on the way.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use zlh_api::{ErrorCode, GameVersion, Operation, OperationState, State, Status};
+use zlh_tests::harness::agent::Agent;
+use zlh_tests::harness::faults::Faults;
+use zlh_tests::harness::http::Response;
+use zlh_tests::harness::store::{FakePlan, Store, VARIANT, VERSION, fake_version};
+use zlh_tests::harness::wait::{SOON, eventually};
+
+const NEWER: &str = "1.19";
+const BROKEN: &str = "1.20";
+
+/// An agent whose fake game is ready, and whose store has a newer version that works and one
+/// that does not.
+fn agent() -> Agent {
+    let mut agent = prepared();
+    agent.start();
+    begin(&agent);
+    agent
+}
+
+fn prepared() -> Agent {
+    let mut store = Store::fake(&FakePlan::new(&[])).unwrap();
+    for (version, flags) in
+        [(NEWER, &[][..]), (BROKEN, &["--exit-after", "100ms", "--exit-code", "3", "--never-done"])]
+    {
+        let path = format!("minecraft/fake/{version}/server.jar");
+        let server = store.put(&path, version.as_bytes(), "application/java-archive").unwrap();
+        store.add_version(VARIANT, fake_version(version, server, &FakePlan::new(flags)));
+    }
+    store.publish().unwrap();
+    Agent::prepare(store).unwrap()
+}
+
+/// The old version runs, in a world that has something to lose.
+fn begin(agent: &Agent) {
+    agent.configure();
+    agent.wait_ready();
+    let region = agent.game_root().join("world/region");
+    fs::create_dir_all(&region).unwrap();
+    fs::write(region.join("r.0.0.mca"), "the work of months").unwrap();
+}
+
+fn version(agent: &Agent) -> GameVersion {
+    agent.http().get("/game/version").unwrap().expect(200).json()
+}
+
+fn change(agent: &Agent, version: &str) -> Response {
+    agent.http().post_json("/game/version", &json!({ "version": version })).unwrap()
+}
+
+#[track_caller]
+fn outcome(agent: &Agent, accepted: &Response) -> Operation {
+    let location = accepted.header("location").expect("where to look");
+    eventually("the end of the change", Duration::from_secs(60), || {
+        let operation: Operation = agent.http().get(location).unwrap().expect(200).json();
+        if operation.state == OperationState::Running { Err(operation) } else { Ok(operation) }
+    })
+}
+
+fn region(root: &Path) -> String {
+    fs::read_to_string(root.join("world/region/r.0.0.mca")).unwrap_or_default()
+}
+
+fn jar(agent: &Agent) -> String {
+    fs::read_to_string(agent.game_root().join("server.jar")).unwrap_or_default()
+}
+
+/// What runs is that version, and it is ready.
+#[track_caller]
+fn runs(agent: &Agent, expected: &str) -> Status {
+    let status = agent.wait_ready();
+    assert_eq!(version(agent).version, expected);
+    assert_eq!(status.config.as_ref().and_then(|config| config.version.clone()).as_deref(), Some(expected));
+    assert_eq!(agent.living_games().len(), 1);
+    status
+}
+
+#[test]
+fn a_newer_version_that_works_stays_and_the_world_of_before_is_kept() {
+    let agent = agent();
+    let before = agent.game();
+    assert_eq!(version(&agent).copies, []);
+    let done = outcome(&agent, &change(&agent, NEWER).expect(202));
+    assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+    assert!(done.phase.contains(NEWER) && done.phase.contains(VERSION), "{done:?}");
+    runs(&agent, NEWER);
+    assert!(before.has_ended());
+    assert_eq!((jar(&agent).as_str(), region(&agent.game_root()).as_str()), (NEWER, "the work of months"));
+    let copies = version(&agent).copies;
+    assert_eq!(copies.len(), 1);
+    assert_eq!((copies[0].version.as_str(), copies[0].failed), (VERSION, false));
+    assert_eq!(region(Path::new(&copies[0].path)), "the work of months");
+
+    // Back, with the world of then; and back again, with the world of now.
+    fs::write(agent.game_root().join("world/region/r.0.0.mca"), "changed by the newer one").unwrap();
+    let done = outcome(&agent, &agent.post("/game/version/rollback", 202));
+    assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+    runs(&agent, VERSION);
+    assert_eq!(
+        (jar(&agent).as_str(), region(&agent.game_root()).as_str()),
+        ("not really a jar", "the work of months")
+    );
+    let copies = version(&agent).copies;
+    assert_eq!(copies.iter().map(|copy| copy.version.as_str()).collect::<Vec<_>>(), [NEWER]);
+    let done = outcome(&agent, &agent.post("/game/version/rollback", 202));
+    assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+    runs(&agent, NEWER);
+    assert_eq!(region(&agent.game_root()), "changed by the newer one");
+}
+
+#[test]
+fn a_version_that_does_not_become_ready_gives_way_to_the_one_before() {
+    let agent = agent();
+    let done = outcome(&agent, &change(&agent, BROKEN).expect(202));
+    assert_eq!(done.state, OperationState::Failed, "{done:?}");
+    let why = done.error.unwrap();
+    for word in [BROKEN, VERSION, "did not become ready", "are back", "kept as a copy"] {
+        assert!(why.contains(word), "`{word}` is not in: {why}");
+    }
+    let status = runs(&agent, VERSION);
+    assert_eq!(status.crash_count, 0, "the attempt does not count against what runs now");
+    assert_eq!(
+        (jar(&agent).as_str(), region(&agent.game_root()).as_str()),
+        ("not really a jar", "the work of months")
+    );
+    let copies = version(&agent).copies;
+    assert_eq!(copies.len(), 1, "{copies:?}");
+    assert!(copies[0].failed && copies[0].version == BROKEN, "{copies:?}");
+    // Nobody goes back to that by accident.
+    let refused = agent.post("/game/version/rollback", 409).problem();
+    assert!(refused.detail.contains("no copy to go back to"), "{}", refused.detail);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_is_touched() {
+    let agent = agent();
+    let game = agent.game();
+    for (body, status, words) in [
+        (json!({ "version": "1.17" }), 409, "older than 1.18.2"),
+        (json!({ "version": "../x" }), 400, "version"),
+        (json!({ "version": "" }), 400, "version"),
+        (json!({ "version": "1.19", "world": "x" }), 400, "world"),
+        (json!([]), 400, "JSON"),
+    ] {
+        let refused = agent.http().post_json("/game/version", &body).unwrap().expect(status).problem();
+        assert!(refused.detail.contains(words), "{body}: {}", refused.detail);
+    }
+    // What the catalog does not have is found out while the server runs on.
+    for (body, words) in [
+        (json!({ "version": "1.99" }), "unknown version `1.99`"),
+        (json!({ "version": "1.17", "force": true }), "unknown version `1.17`"),
+    ] {
+        let accepted = agent.http().post_json("/game/version", &body).unwrap().expect(202);
+        let done = outcome(&agent, &accepted);
+        assert!(
+            done.state == OperationState::Failed && done.error.as_ref().unwrap().contains(words),
+            "{done:?}"
+        );
+    }
+    assert!(!game.has_ended() && agent.status().ready);
+    assert_eq!(version(&agent).copies, []);
+    let nothing = Agent::with_fake(&FakePlan::new(&[]));
+    assert_eq!(
+        nothing.http().get("/game/version").unwrap().expect(409).problem().error,
+        ErrorCode::NotConfigured
+    );
+    assert_eq!(change(&nothing, "1.19").expect(409).problem().error, ErrorCode::NotConfigured);
+}
+
+#[test]
+fn while_it_changes_nobody_else_does_but_a_stop_is_heard() {
+    let mut agent = prepared();
+    let faults = Faults::of(&mut agent).unwrap();
+    agent.start();
+    begin(&agent);
+    faults.plan("delay change.switching 3000").unwrap();
+    let accepted = change(&agent, NEWER).expect(202);
+    for (path, body) in [("/game/version", json!({ "version": NEWER })), ("/config", agent.payload())] {
+        let refused = agent.http().post_json(path, &body).unwrap().expect(409).problem();
+        assert_eq!(refused.error, ErrorCode::OperationInProgress, "{path}");
+    }
+    for path in ["/start", "/restart", "/game/version/rollback"] {
+        assert_eq!(agent.post(path, 409).problem().error, ErrorCode::OperationInProgress, "{path}");
+    }
+    agent.wait_state(State::Idle);
+    agent.post("/stop", 204);
+    let done = outcome(&agent, &accepted);
+    assert_eq!(done.state, OperationState::Cancelled, "{done:?}");
+    agent.wait_state(State::Idle);
+    assert_eq!(region(&agent.game_root()), "the work of months");
+    // And then everything goes on as usual.
+    agent.post("/start", 202);
+    agent.wait_ready();
+}
+
+/// The agent is killed at every step of a change: afterwards one of the two versions runs, whole,
+/// with its world.
+#[test]
+fn killed_at_any_step_one_version_is_there_with_its_world() {
+    for (target, point) in [
+        (NEWER, "change.copying"),
+        (NEWER, "change.switching"),
+        (BROKEN, "change.switching"),
+        (BROKEN, "change.returning"),
+        (BROKEN, "change.exchanged"),
+    ] {
+        let mut agent = prepared();
+        let faults = Faults::of(&mut agent).unwrap();
+        agent.start();
+        begin(&agent);
+        // Which of all the points that is, is known when it was reached once.
+        faults.plan(&format!("kill-at {point}")).unwrap();
+        change(&agent, target).expect(202);
+        let status = agent.wait_exit();
+        assert!(!status.success(), "{target} at {point}: {status:?}");
+        faults.clear().unwrap();
+        agent.start();
+        let settled = eventually("the end of what was interrupted", Duration::from_secs(60), || {
+            let (status, version) = (agent.status(), version(&agent));
+            if status.ready && version.change.is_none() && !status.operation_in_progress {
+                Ok(version.version)
+            } else {
+                Err(format!("{status:?} {version:?}"))
+            }
+        });
+        let expected = match (target, point) {
+            (NEWER, "change.switching") => NEWER,
+            _ => VERSION,
+        };
+        assert_eq!(settled, expected, "{target} at {point}");
+        assert_eq!(region(&agent.game_root()), "the work of months", "{target} at {point}");
+        assert_eq!(agent.living_games().len(), 1);
+        let files = |version: &str| {
+            if version == VERSION { "not really a jar".to_owned() } else { version.to_owned() }
+        };
+        assert_eq!(jar(&agent), files(&settled), "{target} at {point}");
+    }
+}
+
+#[test]
+fn without_room_for_a_copy_nothing_is_changed() {
+    // The copy fails at its first write of a record, as on a full disk.
+    let mut agent = prepared();
+    let faults = Faults::of(&mut agent).unwrap();
+    agent.start();
+    begin(&agent);
+    faults.plan("enospc change. 1").unwrap();
+    let done = outcome(&agent, &change(&agent, NEWER).expect(202));
+    assert_eq!(done.state, OperationState::Failed, "{done:?}");
+    faults.clear().unwrap();
+    runs(&agent, VERSION);
+    assert_eq!(region(&agent.game_root()), "the work of months");
+    agent.wait_status("no operation", SOON, |status| !status.operation_in_progress);
+    let done = outcome(&agent, &change(&agent, NEWER).expect(202));
+    assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+}

@@ -1,0 +1,218 @@
+//! The agent's own updates: the new version takes over, or the old one is back within
+//! seconds, and the game notices neither.
+
+use std::fs;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use zlh_api::{ErrorCode, UpdateMode, UpdateState, UpdateStatus};
+use zlh_tests::harness::agent::Agent;
+use zlh_tests::harness::http::Http;
+use zlh_tests::harness::paths;
+use zlh_tests::harness::ports::Port;
+use zlh_tests::harness::store::{FakePlan, Store};
+use zlh_tests::harness::wait::{SOON, eventually};
+
+/// The version of the agent that is tested.
+const NOW: &str = env!("CARGO_PKG_VERSION");
+
+/// An agent on a port of its own (it has to be found again after it was replaced), with
+/// these releases in its store.
+struct Bench {
+    agent: Agent,
+    _port: Port,
+}
+
+/// What a release does.
+enum Release {
+    /// It is this very agent, and says that it is another version.
+    Good,
+    /// A script in its place, which passes the self-test.
+    Script(&'static str),
+    /// A script that does not.
+    Untrue,
+}
+
+impl Bench {
+    fn new(releases: &[(&str, Release)]) -> Self {
+        let mut store = Store::fake(&FakePlan::new(&[])).unwrap();
+        publish(&mut store, releases);
+        let mut agent = Agent::prepare(store).unwrap();
+        let port = Port::lease().unwrap();
+        agent.listen_on(port.number());
+        Self { agent, _port: port }
+    }
+
+    fn ready(releases: &[(&str, Release)]) -> Self {
+        let mut bench = Self::new(releases);
+        bench.agent.start();
+        bench.agent.configure();
+        bench.agent.wait_ready();
+        bench
+    }
+
+    /// Whoever listens at the moment.
+    fn status(&self) -> Result<UpdateStatus, String> {
+        let http = Http::new(self.agent.address());
+        let answer = http.get("/agent/update/status").map_err(|error| error.to_string())?;
+        Ok(answer.expect(200).json())
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, probe: impl Fn(&UpdateStatus) -> bool) -> UpdateStatus {
+        eventually(what, Duration::from_secs(40), || {
+            let status = self.status()?;
+            if probe(&status) { Ok(status) } else { Err(format!("{status:?}")) }
+        })
+    }
+
+    fn current(&self) -> Option<String> {
+        let link = fs::read_link(self.agent.root_path("opt/zlh-agent/current")).ok()?;
+        Some(link.display().to_string())
+    }
+
+    fn update(&self, body: &Value, status: u16) -> zlh_tests::harness::http::Response {
+        self.agent.http().post_json("/agent/update", body).unwrap().expect(status)
+    }
+}
+
+fn publish(store: &mut Store, releases: &[(&str, Release)]) {
+    let mut agents = Vec::new();
+    for (version, release) in releases {
+        let binary = match release {
+            Release::Good => {
+                let mut binary = fs::read(paths::binary("zlh-agent").unwrap()).unwrap();
+                writeln!(binary, "\nzlh-version={version}").unwrap();
+                binary
+            }
+            Release::Script(run) => format!(
+                "#!/bin/sh\n[ \"$1\" = self-test ] && echo 'zlh-agent v{version} (script)' && exit 0\n{run}\n"
+            )
+            .into_bytes(),
+            Release::Untrue => b"#!/bin/sh\necho 'no configuration of mine' >&2\nexit 1\n".to_vec(),
+        };
+        let path = format!("agents/versions/{version}/zlh-agent-linux-amd64");
+        let binary = store.put(&path, &binary, "application/octet-stream").unwrap();
+        agents.push(json!({ "version": version, "binary": binary }));
+    }
+    store.catalog["agents"] = json!(agents);
+    store.publish().unwrap();
+}
+
+#[test]
+fn a_new_version_takes_over_and_the_game_goes_on() {
+    let bench = Bench::ready(&[("99.1.0", Release::Good), ("99.2.0", Release::Good), (NOW, Release::Good)]);
+    let (game, agent) = (bench.agent.game(), bench.agent.process());
+    bench.agent.command("say before the update");
+    bench.update(&json!({ "version": "99.1.0" }), 202);
+    let status = bench.until("the new version", |status| status.current == "99.1.0");
+    assert_eq!(status.update_status, UpdateState::Succeeded, "{status:?}");
+    assert_eq!((status.previous.as_deref(), status.error.as_deref()), (Some(NOW), None));
+    assert_eq!(bench.current().as_deref(), Some("releases/99.1.0"));
+    assert!(bench.agent.root_path(&format!("opt/zlh-agent/releases/{NOW}/zlh-agent")).is_file());
+    // The same game, the same console, under an agent of another version.
+    bench.agent.wait_status("ready again", SOON, |status| status.ready);
+    assert_eq!(bench.agent.game().pid(), game.pid());
+    bench.agent.command("say after the update");
+    bench.agent.wait_console("after the update");
+    assert!(bench.agent.console().contains("before the update"));
+    assert_eq!(bench.agent.http().get("/version").unwrap().json::<Value>()["version"], "v99.1.0");
+    // Whoever started the old one still has its process.
+    assert!(!agent.has_ended());
+
+    // Once more, to the newest that is offered, from the version that has just taken over.
+    bench.update(&json!({}), 202);
+    let status = bench.until("the newest version", |status| status.current == "99.2.0");
+    assert_eq!((status.latest, status.previous.as_deref()), (None, Some("99.1.0")));
+    assert_eq!(bench.agent.game().pid(), game.pid());
+
+    // Down again only by force; and a second time is nothing new.
+    for version in [NOW, "99.2.0"] {
+        let refused = bench.update(&json!({ "version": version }), 409).problem();
+        assert!(refused.error == ErrorCode::WrongState && refused.detail.contains("force"), "{refused:?}");
+    }
+    bench.update(&json!({ "version": "99.1.0", "force": true }), 202);
+    bench.until("the older version", |status| status.current == "99.1.0");
+    assert_eq!(bench.agent.game().pid(), game.pid());
+    bench.agent.wait_status("ready again", SOON, |status| status.ready);
+}
+
+#[test]
+fn a_version_that_dies_hangs_or_lies_gives_way_within_ten_seconds() {
+    let bench = Bench::ready(&[
+        ("99.1.0", Release::Script("exit 7")),
+        ("99.2.0", Release::Script("exec sleep 600")),
+        ("99.3.0", Release::Script("echo never mind >&0; exec sleep 600")),
+    ]);
+    let (game, agent) = (bench.agent.game(), bench.agent.process());
+    for (version, words) in [
+        ("99.1.0", "ended before it answered"),
+        ("99.2.0", "did not answer within"),
+        ("99.3.0", "something else"),
+    ] {
+        let before = bench.status().unwrap().updated_at;
+        bench.update(&json!({ "version": version }), 202);
+        let begun = Instant::now();
+        let status = bench.until("the old version again", |status| {
+            status.update_status == UpdateState::Failed && status.updated_at != before
+        });
+        assert!(begun.elapsed() < Duration::from_secs(20), "{version}: {:?}", begun.elapsed());
+        let error = status.error.unwrap();
+        assert!(error.contains(words) && error.contains(version), "{version}: {error}");
+        assert_eq!(status.current, NOW);
+        assert_eq!(bench.current(), None, "there was no link before");
+        bench.agent.wait_status("ready again", SOON, |status| status.ready);
+        assert_eq!(bench.agent.game().pid(), game.pid(), "{version}");
+        // The same process: whoever supervises it has seen nothing.
+        assert!(!agent.has_ended() && bench.agent.process().pid() == agent.pid(), "{version}");
+    }
+}
+
+#[test]
+fn what_cannot_be_right_changes_nothing_at_all() {
+    let bench = Bench::ready(&[("99.1.0", Release::Untrue), ("99.2.0", Release::Script("exit 1"))]);
+    let path = bench.agent.store.path("agents/versions/99.2.0/zlh-agent-linux-amd64");
+    fs::write(&path, "#!/bin/sh\necho something else of another size").unwrap();
+    let agent = bench.agent.process();
+    for (body, words) in [
+        (json!({ "version": "99.1.0" }), "no configuration of mine"),
+        (json!({ "version": "99.2.0" }), "bytes"),
+        (json!({ "version": "99.9.0" }), "unknown version `99.9.0`"),
+    ] {
+        bench.update(&body, 202);
+        let status = bench.until("the end of it", |status| {
+            status.error.as_ref().is_some_and(|error| error.contains(words))
+        });
+        assert_eq!((status.current.as_str(), status.update_status), (NOW, UpdateState::Idle), "{status:?}");
+        assert_eq!(bench.current(), None);
+    }
+    for (body, status) in
+        [(json!({ "version": "../x" }), 400), (json!({ "versions": "1" }), 400), (json!([1]), 400)]
+    {
+        bench.update(&body, status);
+    }
+    assert!(!agent.has_ended() && bench.agent.status().ready);
+}
+
+#[test]
+fn the_mode_says_what_is_done_without_being_asked() {
+    for (mode, expected) in [("notify", UpdateMode::Notify), ("off", UpdateMode::Off)] {
+        let mut bench = Bench::new(&[("99.1.0", Release::Good)]);
+        bench.agent.env("ZLH_AGENT_UPDATE_MODE", mode);
+        bench.agent.start();
+        let status = bench.status().unwrap();
+        assert_eq!((status.mode, status.update_available, status.latest), (expected, false, None));
+    }
+    let mut bench = Bench::new(&[("99.1.0", Release::Good)]);
+    bench.agent.env("ZLH_AGENT_UPDATE_MODE", "auto");
+    bench.agent.env("ZLH_AGENT_UPDATE_INTERVAL", "1m");
+    bench.agent.start();
+    let status = bench.until("the new version by itself", |status| status.current == "99.1.0");
+    assert_eq!(status.update_status, UpdateState::Succeeded);
+    let mut bench = Bench::new(&[]);
+    bench.agent.env("ZLH_AGENT_UPDATE_MODE", "sometimes");
+    bench.agent.spawn().unwrap();
+    assert!(!bench.agent.wait_exit().success());
+    assert!(bench.agent.log().contains("none of"), "{}", bench.agent.log());
+}
