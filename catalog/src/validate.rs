@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::check_plan::{Context, check_plan};
 use crate::name::check_component;
-use crate::{Artifact, Catalog, GameVersion, Id, MediaType, Runtime, Sha256, SignatureError, Variant};
+use crate::{Artifact, Catalog, GameVersion, Id, Runtime, Sha256, SignatureError, Variant};
 
 /// Why a catalog was not accepted.
 #[derive(Debug, Error)]
@@ -159,8 +159,8 @@ impl<'a> Check<'a> {
             let at = format!("{id}/{}", version.version);
             self.version(&at, &version.version);
             self.artifact(&at, &version.archive);
-            if !is_archive(version.archive.media_type) {
-                self.problem(&at, "a runtime has to be a tar archive");
+            if !version.archive.media_type.is_archive() {
+                self.problem(&at, "a runtime has to be an archive");
             }
             if version.executables.is_empty() {
                 self.problem(&at, "it names no executables");
@@ -202,10 +202,6 @@ impl<'a> Check<'a> {
             self.problem(at, what);
         }
     }
-}
-
-pub(crate) fn is_archive(media_type: MediaType) -> bool {
-    matches!(media_type, MediaType::TarGz | MediaType::TarZst)
 }
 
 impl fmt::Display for Problem {
@@ -319,7 +315,7 @@ mod tests {
             (
                 "/runtimes/0/versions/0/archive/media_type".to_owned(),
                 json!("application/java-archive"),
-                "a tar archive",
+                "has to be an archive",
             ),
             ("/runtimes/0/versions/0/executables".to_owned(), json!({}), "it names no executables"),
             (format!("{SQUID}/launch/argv"), json!([]), "flying-squid/1.18.2: the command is empty"),
