@@ -45,8 +45,8 @@ pub struct Packed {
 /// Why a directory could not be packed.
 #[derive(Debug, Error)]
 pub enum PackError {
-    /// The media type is not an archive.
-    #[error("only tar archives can be packed")]
+    /// The media type is not one that is written.
+    #[error("only gzip- and zstd-compressed tar archives can be packed")]
     NotAnArchive,
     /// Something that an archive for installing must not have.
     #[error("cannot pack `{}`: {why}", .path.display())]
@@ -92,7 +92,9 @@ pub fn pack_dir(pack: &Pack<'_>) -> Result<Packed, PackError> {
                 .map_err(unwritable)?;
             write(encoder, pack, &entries)?.finish().map_err(unwritable)?
         }
-        MediaType::File | MediaType::Jar => return Err(PackError::NotAnArchive),
+        MediaType::TarXz | MediaType::Zip | MediaType::File | MediaType::Jar => {
+            return Err(PackError::NotAnArchive);
+        }
     };
     let (buffered, size, sha256) = done.finish();
     let file = buffered.into_inner().map_err(|error| unwritable(error.into_error()))?;

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::name::Shown;
-use crate::validate::is_archive;
 use crate::{
     Artifact, FileFormat, FileRule, Id, InstallStep, LaunchPlan, MediaType, RelPath, RuntimeVersion,
     Template, Variable,
@@ -75,7 +74,7 @@ impl Check<'_> {
                     }
                 }
                 InstallStep::Unpack { file, .. } => {
-                    if self.file(file).is_some_and(|media_type| !is_archive(media_type)) {
+                    if self.file(file).is_some_and(|media_type| !media_type.is_archive()) {
                         self.say(format!("file `{file}` is unpacked but is no archive"));
                     }
                     if std::mem::replace(&mut unpacked, true) {

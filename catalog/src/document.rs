@@ -122,6 +122,22 @@ pub enum MediaType {
     /// A zstd-compressed tar archive.
     #[serde(rename = "application/x-tar+zstd")]
     TarZst,
+    /// An xz-compressed tar archive.
+    #[serde(rename = "application/x-tar+xz")]
+    TarXz,
+    /// A zip archive that is unpacked. One that is placed as it is, is a [`MediaType::File`].
+    #[serde(rename = "application/zip")]
+    Zip,
+}
+
+impl MediaType {
+    /// Whether it is unpacked instead of placed.
+    pub fn is_archive(self) -> bool {
+        match self {
+            Self::TarGz | Self::TarZst | Self::TarXz | Self::Zip => true,
+            Self::File | Self::Jar => false,
+        }
+    }
 }
 
 /// A runtime and the versions of it that will do.

@@ -151,7 +151,7 @@ impl<'a> Check<'a> {
             let (path, size) = (&artifact.path, artifact.size);
             self.problem(at, format_args!("`{path}` has an impossible size of {size} bytes"));
         }
-        if artifact.tree_sha256.is_some() && !is_archive(artifact.media_type) {
+        if artifact.tree_sha256.is_some() && !artifact.media_type.is_archive() {
             let path = &artifact.path;
             self.problem(at, format_args!("`{path}` is no archive, so `tree_sha256` pins nothing"));
         }
@@ -189,7 +189,7 @@ impl<'a> Check<'a> {
             self.version(&at, &version.version);
             self.artifact(&at, &version.archive);
             self.release(&at, &version.release);
-            if !is_archive(version.archive.media_type) {
+            if !version.archive.media_type.is_archive() {
                 self.problem(&at, format_args!("{what} have to be archives"));
             }
             if version.executables.is_empty() {
@@ -234,10 +234,6 @@ impl<'a> Check<'a> {
             self.problem(at, what);
         }
     }
-}
-
-pub(crate) fn is_archive(media_type: MediaType) -> bool {
-    matches!(media_type, MediaType::TarGz | MediaType::TarZst)
 }
 
 impl fmt::Display for Problem {

@@ -7,42 +7,23 @@
 
 use std::io::{self, Read, Write};
 
+use super::UnpackError;
+use super::decode::failure;
+use super::entry::{CopyError, Entries, Entry, Kind, text};
 use super::header::{BLOCK, Header};
+use super::limits::Budget;
 use super::pax::Extensions;
-use super::{Limits, UnpackError};
 
 pub(crate) struct TarReader<R> {
     input: R,
-    /// Bytes that may still come out of the decompressor.
-    budget: u64,
+    budget: Budget,
     /// Bytes of the current entry's content that were not read yet.
     content: u64,
     padding: u64,
 }
 
-/// One entry, its names checked for form but not for meaning.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) path: String,
-    pub(crate) kind: Kind,
-    pub(crate) mode: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kind {
-    File { size: u64 },
-    Dir,
-    Symlink { target: String },
-    Hardlink { target: String },
-}
-
-impl<R: Read> TarReader<R> {
-    pub(crate) fn new(input: R, budget: u64) -> Self {
-        Self { input, budget, content: 0, padding: 0 }
-    }
-
-    /// The next entry; `None` after a proper end of the archive.
-    pub(crate) fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
+impl<R: Read> Entries for TarReader<R> {
+    fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
         self.skip()?;
         let mut extensions = Extensions::default();
         loop {
@@ -79,19 +60,18 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Copies the next piece of the content of the entry that [`TarReader::next`] returned
-    /// last, and says whether there is more.
-    pub(crate) fn copy(&mut self, out: &mut impl Write, buffer: &mut [u8]) -> Result<bool, CopyError> {
+    fn copy(&mut self, out: &mut dyn Write, buffer: &mut [u8]) -> Result<bool, CopyError> {
         let want = usize::try_from(self.content).unwrap_or(usize::MAX).min(buffer.len());
         self.fill(&mut buffer[..want]).map_err(CopyError::Read)?;
         out.write_all(&buffer[..want]).map_err(CopyError::Write)?;
         self.content -= want as u64;
         Ok(self.content > 0)
     }
+}
 
-    /// The decompressor, once everything was read.
-    pub(crate) fn into_inner(self) -> R {
-        self.input
+impl<R: Read> TarReader<R> {
+    pub(crate) fn new(input: R, budget: Budget) -> Self {
+        Self { input, budget, content: 0, padding: 0 }
     }
 
     fn entry(&mut self, header: Header, extensions: Extensions) -> Result<Entry, UnpackError> {
@@ -185,47 +165,17 @@ impl<R: Read> TarReader<R> {
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), UnpackError> {
-        self.budget = self
-            .budget
-            .checked_sub(buffer.len() as u64)
-            .ok_or_else(|| UnpackError::Limit("it unpacks to more than its size allows".to_owned()))?;
-        self.input.read_exact(buffer).map_err(damaged)
+        self.budget.spend(buffer.len() as u64)?;
+        self.input.read_exact(buffer).map_err(failure)
     }
-}
-
-/// Whose fault a failed copy was.
-pub(crate) enum CopyError {
-    Read(UnpackError),
-    Write(io::Error),
 }
 
 fn read_some(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, UnpackError> {
     loop {
         match input.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other.map_err(damaged),
+            other => return other.map_err(failure),
         }
-    }
-}
-
-fn damaged(error: io::Error) -> UnpackError {
-    UnpackError::Damaged(match error.kind() {
-        io::ErrorKind::UnexpectedEof => "it ends too early".to_owned(),
-        _ => error.to_string(),
-    })
-}
-
-fn text(bytes: Vec<u8>) -> Result<String, UnpackError> {
-    String::from_utf8(bytes).map_err(|error| {
-        UnpackError::refused(&String::from_utf8_lossy(error.as_bytes()), "its name is not UTF-8")
-    })
-}
-
-impl Limits {
-    /// Bytes that may come out of an archive of that size.
-    pub(crate) fn budget(&self, archive_bytes: u64) -> u64 {
-        let by_ratio = archive_bytes.saturating_mul(self.ratio).max(RATIO_FREE_BYTES);
-        self.total_bytes.min(by_ratio)
     }
 }
 
@@ -233,5 +183,3 @@ impl Limits {
 const MAX_HEADER_SIZE: u64 = 0o77_777_777_777;
 const MAX_RECORD_BYTES: u64 = 64 << 10;
 const MAX_TRAILING_ZEROS: usize = 1 << 20;
-/// Small archives may have any ratio: a few zeros compress a thousandfold.
-const RATIO_FREE_BYTES: u64 = 64 << 20;

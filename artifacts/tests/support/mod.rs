@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod zip;
+
 use std::io::Write;
 use std::path::Path;
 
@@ -97,6 +99,12 @@ pub(crate) fn gz(data: &[u8]) -> Vec<u8> {
 
 pub(crate) fn zst(data: &[u8]) -> Vec<u8> {
     zstd::encode_all(data, 1).unwrap()
+}
+
+pub(crate) fn xz(data: &[u8]) -> Vec<u8> {
+    let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
 }
 
 pub(crate) fn sha256(data: &[u8]) -> Sha256 {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use futures_util::{StreamExt, stream};
 use zlh_artifacts::{Fetcher, Install, Limits, Store, hash_file};
-use zlh_catalog::{Artifact, Catalog, EntryFile, MediaType, PublicKey, RelPath, Sha256, open_signed};
+use zlh_catalog::{Artifact, Catalog, EntryFile, PublicKey, RelPath, Sha256, open_signed};
 
 use crate::commands::catalog;
 use crate::exit::Hint;
@@ -195,7 +195,7 @@ impl Proof {
     async fn one(&self, wanted: &Wanted<'_>) -> Result<(), String> {
         let path = self.source.file(wanted.artifact).await?;
         let mut result = Ok(());
-        if matches!(wanted.artifact.media_type, MediaType::TarGz | MediaType::TarZst) {
+        if wanted.artifact.media_type.is_archive() {
             for (entry, file) in &wanted.uses {
                 result = self.unpacked(entry, file, &path).await;
                 if result.is_err() {
