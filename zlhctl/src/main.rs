@@ -7,6 +7,7 @@ mod atomic;
 mod cli;
 mod commands;
 mod demo;
+mod depot;
 mod exit;
 mod fleet;
 mod printer;
