@@ -19,7 +19,7 @@ mod place;
 mod store;
 mod unpack;
 
-pub use fetch::{CacheWarning, FetchError, Fetched, Fetcher, SystemResolver, Tuning};
+pub use fetch::{CacheWarning, FetchError, Fetched, Fetcher, SystemResolver, Tuning, http_client};
 pub use hash::{HashingWriter, hash_file};
 pub use pack::{Pack, PackError, Packed, pack_dir};
 pub use place::{Owner, PlaceError, place_file};

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use zlh_api::HistoryWindow;
 
 pub(crate) use self::artifacts::{
-    Add, ArtifactsCommand, Gc, Mirror, Promote, Publishing, Reason, SignStore, Verify,
+    Add, ArtifactsCommand, Gc, Import, Mirror, Promote, Publishing, Reason, SignStore, Verify,
 };
 pub(crate) use self::catalog::CatalogCommand;
 use crate::fleet::parse_label;

@@ -17,6 +17,7 @@ mod terminal;
 #[cfg(test)]
 mod testing;
 mod ui;
+mod upstream;
 mod wait;
 
 use std::io::ErrorKind;

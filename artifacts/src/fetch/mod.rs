@@ -185,6 +185,12 @@ impl Fetcher {
     }
 }
 
+/// An HTTP client as the fetchers have one, for other servers: the system's authorities, no
+/// proxy, and no redirect followed unasked.
+pub fn http_client() -> Result<reqwest::Client, FetchError> {
+    source::client(true, &Tuning::default())
+}
+
 /// Collects chunks and writes and hashes them, 1 MiB at a time, off the async threads.
 struct Transfer {
     writer: HashingWriter<File>,

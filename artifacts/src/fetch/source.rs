@@ -110,7 +110,7 @@ fn ended_early(error: &reqwest::Error) -> bool {
     false
 }
 
-fn client(https: bool, tuning: &Tuning) -> Result<Client, FetchError> {
+pub(super) fn client(https: bool, tuning: &Tuning) -> Result<Client, FetchError> {
     let tls = tls::config(https).map_err(|error| FetchError::Client(error.into()))?;
     let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
     Client::builder()

@@ -49,6 +49,13 @@ pub(crate) enum ArtifactsCommand {
     #[command(override_usage = "zlhctl artifacts add [OPTIONS] <WHAT> <STORE> <FILE>")]
     #[command(after_long_help = ADD_EXAMPLES)]
     Add(Add),
+    /// Fetch versions from where they are made, verified, into a store
+    ///
+    /// Each file has to have the checksum that its publisher states; our own SHA-256 is pinned
+    /// beside it. NAME is one of vanilla, paper, purpur, fabric, forge, neoforge, java, node,
+    /// python, go, dotnet and code-server; without a version it is the newest stable one.
+    #[command(after_long_help = IMPORT_EXAMPLES)]
+    Import(Import),
     /// Offer a version in another channel, or to more of it
     ///
     /// The bytes stay the same ones. Who follows the channel gets the version from then on; with
@@ -137,6 +144,30 @@ pub(crate) struct Add {
     #[arg(long, value_name = "NAME")]
     pub(crate) channel: Option<Id>,
     /// Take the place of other bytes of the same version
+    #[arg(long)]
+    pub(crate) replace: bool,
+    #[command(flatten)]
+    pub(crate) publishing: Publishing,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) store: PathBuf,
+    /// What to fetch, for example paper@1.21.7, node@22 or java@21
+    #[arg(value_name = "NAME[@VERSION]", required = true)]
+    pub(crate) what: Vec<String>,
+    /// Also take versions that their publisher does not call stable
+    #[arg(long)]
+    pub(crate) unstable: bool,
+    /// Ask this server instead of the publisher's; may be repeated
+    #[arg(long = "base-url", value_name = "NAME=URL", value_parser = parse_base_url)]
+    pub(crate) base_urls: Vec<(String, String)>,
+    /// Offer it in this channel only [default: stable]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) channel: Option<Id>,
+    /// Take the place of other bytes of the same version, such as an older build
     #[arg(long)]
     pub(crate) replace: bool,
     #[command(flatten)]
@@ -247,6 +278,14 @@ fn parse_percent(text: &str) -> Result<u8, String> {
     number.ok().filter(|part| (1..=100).contains(part)).ok_or_else(|| "1% to 100%".to_owned())
 }
 
+fn parse_base_url(text: &str) -> Result<(String, String), String> {
+    let (name, url) = text.split_once('=').ok_or("it has to be NAME=URL")?;
+    if !url.starts_with("http://") && !url.starts_with("https://") {
+        return Err("the URL has to begin with http:// or https://".to_owned());
+    }
+    Ok((name.to_owned(), url.to_owned()))
+}
+
 const WHAT: &str = "What it is";
 
 const ADD_EXAMPLES: &str = "\
@@ -258,6 +297,12 @@ Examples:
     --strip 1 --exec node=bin/node --key catalog.key
   zlhctl artifacts add ./store paper-1.21.7-32.jar --game minecraft --variant paper --version 1.21.7
   zlhctl artifacts add ./store dist/zlh-agent --agent 1.4.0 --channel beta --key catalog.key";
+
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  zlhctl artifacts import ./store java@21 paper@1.21.7 --key catalog.key
+  zlhctl artifacts import ./store node@22 code-server --channel beta
+  zlhctl artifacts import ./store forge@1.20.1 --base-url forge=http://10.20.0.2:8091/maven";
 
 const PROMOTE_EXAMPLES: &str = "\
 Examples:

@@ -67,6 +67,9 @@ pub(crate) enum CatalogCommand {
         #[arg(value_hint = ValueHint::FilePath)]
         new: PathBuf,
     },
+    /// Print the JSON Schema of catalogs, for editors and other tools
+    #[command(after_long_help = SCHEMA_EXAMPLES)]
+    Schema,
 }
 
 const LINT_EXAMPLES: &str = "\
@@ -96,3 +99,9 @@ const SIGN_EXAMPLES: &str = "\
 Examples:
   zlhctl catalog keygen --out catalog.key
   zlhctl catalog sign store/catalog.json --key catalog.key";
+
+const SCHEMA_EXAMPLES: &str = "\
+It has the form of a catalog; what entries say of each other is for `catalog lint`.
+
+Examples:
+  zlhctl catalog schema > catalog.schema.json";

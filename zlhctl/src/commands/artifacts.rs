@@ -2,6 +2,7 @@
 //! its catalog says.
 
 mod edit;
+mod import;
 mod junit;
 mod proof;
 mod upkeep;
@@ -28,6 +29,7 @@ pub(crate) async fn run(command: ArtifactsCommand, printer: Printer) -> Result<E
         ArtifactsCommand::Pack { dir, out } => pack(&dir, &out, printer),
         ArtifactsCommand::Verify(options) => verify(&options, printer).await,
         ArtifactsCommand::Add(options) => blocking(move || edit::add(&options, printer)).await,
+        ArtifactsCommand::Import(options) => import::run(&options, printer).await,
         ArtifactsCommand::Promote(options) => blocking(move || edit::promote(&options, printer)).await,
         ArtifactsCommand::Deprecate(options) => blocking(move || edit::deprecate(&options, printer)).await,
         ArtifactsCommand::Withdraw(options) => blocking(move || edit::withdraw(&options, printer)).await,

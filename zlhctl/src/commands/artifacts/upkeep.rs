@@ -107,6 +107,7 @@ pub(crate) fn gc(options: &Gc, printer: Printer) -> Result<Exit> {
     let grace = units::duration(options.grace);
     printer.note(&match found.len() {
         0 => format!("the catalog names every file that is older than {grace}"),
+        1 => format!("1 file ({}) {verb}", units::bytes(bytes)),
         count => format!("{count} files ({}) {verb}", units::bytes(bytes)),
     });
     Ok(Exit::Ok)
