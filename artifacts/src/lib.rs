@@ -21,6 +21,7 @@ mod unpack;
 
 pub use fetch::{
     CacheWarning, FetchError, Fetched, Fetcher, Refusal, S3Access, Servers, SystemResolver, Tuning,
+    http_client,
 };
 pub use hash::{HashingWriter, hash_file};
 pub use pack::{Pack, PackError, Packed, pack_dir};

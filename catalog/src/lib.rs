@@ -51,3 +51,6 @@ pub use stop::{StopOverride, StopProtocol, StopWarning};
 pub use template::{Template, TemplateError, Values, Variable};
 pub use validate::{CatalogError, Problem};
 pub use version::{RangeError, VersionRange, compare_versions};
+
+/// The JSON Schema (draft 2020-12) of a catalog, for editors and other tools.
+pub const SCHEMA_JSON: &str = include_str!("../schema.json");

@@ -1,14 +1,19 @@
 //! What can be typed. Every command's long help ends in examples.
 
+mod artifacts;
+mod catalog;
 mod installed;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use zlh_api::HistoryWindow;
 
+pub(crate) use self::artifacts::{
+    Add, ArtifactsCommand, Gc, Import, Mirror, Promote, Publishing, Reason, SignStore, Verify,
+};
+pub(crate) use self::catalog::CatalogCommand;
 use crate::fleet::parse_label;
 use crate::printer::Format;
 use crate::ui::units::parse_duration;
@@ -390,129 +395,12 @@ pub(crate) enum FleetCommand {
     Path,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum CatalogCommand {
-    /// Make a key pair; prints the public key, which agents are given
-    Keygen {
-        /// Where the secret key goes; never overwritten
-        #[arg(long, value_name = "FILE", default_value = "catalog.key", value_hint = ValueHint::FilePath)]
-        out: PathBuf,
-    },
-    /// Check a catalog and sign it: writes FILE.minisig
-    #[command(after_long_help = SIGN_EXAMPLES)]
-    Sign {
-        /// The catalog
-        #[arg(value_hint = ValueHint::FilePath)]
-        file: PathBuf,
-        /// The secret key
-        #[arg(long, value_name = "FILE", default_value = "catalog.key", value_hint = ValueHint::FilePath)]
-        key: PathBuf,
-    },
-    /// Publish a list of keys: agents learn of a new key, and forget an old one
-    ///
-    /// Writes the next list into the store's `keys` folder, signed with a key that agents trust
-    /// now. From then on the catalog may be signed with any key of the list.
-    #[command(after_long_help = ROTATE_EXAMPLES)]
-    Rotate {
-        /// The store
-        #[arg(value_hint = ValueHint::DirPath)]
-        store: PathBuf,
-        /// A secret key that agents trust now
-        #[arg(long, value_name = "FILE", default_value = "catalog.key", value_hint = ValueHint::FilePath)]
-        key: PathBuf,
-        /// Public key to add, or a file with it; may be repeated
-        #[arg(long, value_name = "KEY|FILE")]
-        add: Vec<String>,
-        /// Public key to leave out, or a file with it; may be repeated
-        #[arg(long, value_name = "KEY|FILE")]
-        drop: Vec<String>,
-    },
-    /// Say what agents would refuse in a catalog, and what looks like a mistake
-    #[command(after_long_help = LINT_EXAMPLES)]
-    Lint {
-        /// The catalog
-        #[arg(value_hint = ValueHint::FilePath)]
-        file: PathBuf,
-        /// Fail on remarks, too
-        #[arg(long)]
-        strict: bool,
-    },
-    /// List what a catalog has
-    Show {
-        /// The catalog
-        #[arg(value_hint = ValueHint::FilePath)]
-        file: PathBuf,
-    },
-    /// Say what is different between two catalogs
-    #[command(after_long_help = DIFF_EXAMPLES)]
-    Diff {
-        /// The catalog that agents have
-        #[arg(value_hint = ValueHint::FilePath)]
-        old: PathBuf,
-        /// The one that is to be published
-        #[arg(value_hint = ValueHint::FilePath)]
-        new: PathBuf,
-    },
-}
-
+/// How long an operation is waited for.
 #[derive(Debug, Args)]
 pub(crate) struct Patience {
     /// Give up waiting after this time
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ArtifactsCommand {
-    /// Serve a folder over HTTP, read-only
-    ///
-    /// For a small deployment. No directory listings, no hidden files, nothing outside the folder.
-    Serve {
-        /// The folder
-        #[arg(value_hint = ValueHint::DirPath)]
-        dir: PathBuf,
-        /// Where to listen
-        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
-        listen: SocketAddr,
-    },
-    /// Pack a folder as an archive for a store; the same content gives the same bytes
-    ///
-    /// Prints what the catalog has to say about it. Anything that agents would refuse (links
-    /// that lead out, devices, names that are no UTF-8) is refused here, with its path.
-    #[command(after_long_help = PACK_EXAMPLES)]
-    Pack {
-        /// The folder; it is not itself an entry
-        #[arg(value_hint = ValueHint::DirPath)]
-        dir: PathBuf,
-        /// The archive: NAME.tar.gz or NAME.tar.zst
-        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-        out: PathBuf,
-    },
-    /// Prove that a store holds what its catalog says: the gate of a publication
-    ///
-    /// Every file of the catalog: there, its size, its SHA-256; archives are unpacked as agents
-    /// unpack them, and their programs are looked at.
-    #[command(after_long_help = VERIFY_EXAMPLES)]
-    Verify(Verify),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Verify {
-    /// A folder, or the URL of an artifact server
-    #[arg(value_name = "DIR|URL", value_hint = ValueHint::DirPath)]
-    pub(crate) source: String,
-    /// Public key that must have signed the catalog, or a file with it; may be repeated
-    #[arg(long = "key", value_name = "KEY|FILE")]
-    pub(crate) keys: Vec<String>,
-    /// Also run every program of a runtime with `--version`
-    #[arg(long)]
-    pub(crate) run: bool,
-    /// Files at a time
-    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
-    pub(crate) jobs: u8,
-    /// Also write the result as JUnit XML
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) junit: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -648,41 +536,6 @@ Examples:
   zlhctl logs -f -l site=a --grep ERROR
   zlhctl logs lobby --since 1048576";
 
-const LINT_EXAMPLES: &str = "\
-Fails if agents would refuse it; with --strict also on remarks.
-
-Examples:
-  zlhctl catalog lint catalog.json
-  zlhctl catalog lint catalog.json --strict -o json";
-
-const ROTATE_EXAMPLES: &str = "\
-Sign the catalog with the new key before the old one is left out, and keep every list: an
-agent that was away for long follows them one by one.
-
-Examples:
-  zlhctl catalog keygen --out new.key > new.pub
-  zlhctl catalog rotate ./store --key catalog.key --add new.pub
-  zlhctl catalog sign ./store/catalog.json --key new.key
-  zlhctl catalog rotate ./store --key new.key --drop catalog.pub";
-
-const DIFF_EXAMPLES: &str = "\
-Other bytes under the same version and entries that are gone are pointed out.
-
-Examples:
-  zlhctl catalog diff published/catalog.json catalog.json";
-
-const PACK_EXAMPLES: &str = "\
-Examples:
-  zlhctl artifacts pack node-22.23.3 --out store/node/22.23.3.tar.zst";
-
-const VERIFY_EXAMPLES: &str = "\
-Fails if a single file is not as the catalog says.
-
-Examples:
-  zlhctl artifacts verify ./store --key catalog.pub
-  zlhctl artifacts verify http://10.20.0.2:8090 --key catalog.pub --run --jobs 4
-  zlhctl artifacts verify ./store --key catalog.pub --junit report.xml -o json";
-
 const WAIT_EXAMPLES: &str = "\
 An agent in state `error` ends the wait at once, with the agent's reason.
 
@@ -705,11 +558,6 @@ With --token-file the file's path is noted, not the token.
 Examples:
   zlhctl fleet add lobby 10.0.0.11
   zlhctl fleet add survival https://mc.example.org -l site=fra --token-file ~/survival.token";
-
-const SIGN_EXAMPLES: &str = "\
-Examples:
-  zlhctl catalog keygen --out catalog.key
-  zlhctl catalog sign store/catalog.json --key catalog.key";
 
 const DEMO_EXAMPLES: &str = "\
 Needs npm; no root. Everything goes into one folder that can be deleted.

@@ -135,10 +135,14 @@ impl Fleet {
 
     /// The name most like `name`, where one is like it at all.
     pub(crate) fn nearest(&self, name: &str) -> Option<&str> {
-        let names = self.agents.iter().map(|member| member.name.as_str());
-        let (distance, nearest) = names.map(|other| (distance(name, other), other)).min()?;
-        (distance <= (name.chars().count() / 3).max(1)).then_some(nearest)
+        nearest(name, self.agents.iter().map(|member| member.name.as_str()))
     }
+}
+
+/// The one of `names` that is most like `name`, where one is like it at all.
+pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (distance, nearest) = names.map(|other| (distance(name, other), other)).min()?;
+    (distance <= (name.chars().count() / 3).max(1)).then_some(nearest)
 }
 
 impl Member {

@@ -7,6 +7,7 @@ mod atomic;
 mod cli;
 mod commands;
 mod demo;
+mod depot;
 mod exit;
 mod fleet;
 mod printer;
@@ -16,6 +17,7 @@ mod terminal;
 #[cfg(test)]
 mod testing;
 mod ui;
+mod upstream;
 mod wait;
 
 use std::io::ErrorKind;

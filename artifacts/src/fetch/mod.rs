@@ -241,6 +241,12 @@ impl Fetcher {
     }
 }
 
+/// An HTTP client as the fetchers have one, for other servers: the system's authorities, no
+/// proxy, and no redirect followed unasked.
+pub fn http_client() -> Result<reqwest::Client, FetchError> {
+    source::http_client(&Tuning::default())
+}
+
 /// What came of asking for a part.
 enum Begun {
     Ours(Part),

@@ -83,9 +83,9 @@ fn agent(s3: &S3, secret: &str) -> Agent {
     for entry in std::fs::read_dir(store.dir()).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            std::fs::remove_dir_all(path).unwrap()
+            std::fs::remove_dir_all(path).unwrap();
         } else {
-            std::fs::remove_file(path).unwrap()
+            std::fs::remove_file(path).unwrap();
         }
     }
     let mut agent = Agent::prepare(store).unwrap();

@@ -91,7 +91,7 @@ fn a_newer_version_that_works_stays_and_the_world_of_before_is_kept() {
     assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
     assert!(done.phase.contains(NEWER) && done.phase.contains(VERSION), "{done:?}");
     runs(&agent, NEWER);
-    assert!(before.has_ended());
+    assert!(!before.is_alive());
     assert_eq!((jar(&agent).as_str(), region(&agent.game_root()).as_str()), (NEWER, "the work of months"));
     let copies = version(&agent).copies;
     assert_eq!(copies.len(), 1);
@@ -164,7 +164,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_touched() {
             "{done:?}"
         );
     }
-    assert!(!game.has_ended() && agent.status().ready);
+    assert!(game.is_alive() && agent.status().ready);
     assert_eq!(version(&agent).copies, []);
     let nothing = Agent::with_fake(&FakePlan::new(&[]));
     assert_eq!(

@@ -113,19 +113,19 @@ fn a_new_version_takes_over_and_the_game_goes_on() {
     assert!(bench.agent.root_path(&format!("opt/zlh-agent/releases/{NOW}/zlh-agent")).is_file());
     // The same game, the same console, under an agent of another version.
     bench.agent.wait_status("ready again", SOON, |status| status.ready);
-    assert_eq!(bench.agent.game().pid(), game.pid());
+    assert_eq!(bench.agent.game().pid, game.pid);
     bench.agent.command("say after the update");
     bench.agent.wait_console("after the update");
     assert!(bench.agent.console().contains("before the update"));
     assert_eq!(bench.agent.http().get("/version").unwrap().json::<Value>()["version"], "v99.1.0");
     // Whoever started the old one still has its process.
-    assert!(!agent.has_ended());
+    assert!(agent.is_alive());
 
     // Once more, to the newest that is offered, from the version that has just taken over.
     bench.update(&json!({}), 202);
     let status = bench.until("the newest version", |status| status.current == "99.2.0");
     assert_eq!((status.latest, status.previous.as_deref()), (None, Some("99.1.0")));
-    assert_eq!(bench.agent.game().pid(), game.pid());
+    assert_eq!(bench.agent.game().pid, game.pid);
 
     // Down again only by force; and a second time is nothing new.
     for version in [NOW, "99.2.0"] {
@@ -134,7 +134,7 @@ fn a_new_version_takes_over_and_the_game_goes_on() {
     }
     bench.update(&json!({ "version": "99.1.0", "force": true }), 202);
     bench.until("the older version", |status| status.current == "99.1.0");
-    assert_eq!(bench.agent.game().pid(), game.pid());
+    assert_eq!(bench.agent.game().pid, game.pid);
     bench.agent.wait_status("ready again", SOON, |status| status.ready);
 }
 
@@ -163,9 +163,9 @@ fn a_version_that_dies_hangs_or_lies_gives_way_within_ten_seconds() {
         assert_eq!(status.current, NOW);
         assert_eq!(bench.current(), None, "there was no link before");
         bench.agent.wait_status("ready again", SOON, |status| status.ready);
-        assert_eq!(bench.agent.game().pid(), game.pid(), "{version}");
+        assert_eq!(bench.agent.game().pid, game.pid, "{version}");
         // The same process: whoever supervises it has seen nothing.
-        assert!(!agent.has_ended() && bench.agent.process().pid() == agent.pid(), "{version}");
+        assert!(agent.is_alive() && bench.agent.process() == agent, "{version}");
     }
 }
 
@@ -192,7 +192,7 @@ fn what_cannot_be_right_changes_nothing_at_all() {
     {
         bench.update(&body, status);
     }
-    assert!(!agent.has_ended() && bench.agent.status().ready);
+    assert!(agent.is_alive() && bench.agent.status().ready);
 }
 
 #[test]

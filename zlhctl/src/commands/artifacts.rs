@@ -1,7 +1,11 @@
-//! `zlhctl artifacts`: packing for a store, serving it, and proving that it holds what its catalog says.
+//! `zlhctl artifacts`: what goes into a store, how it is served, and the proof that it holds what
+//! its catalog says.
 
+mod edit;
+mod import;
 mod junit;
 mod proof;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,14 +16,35 @@ use zlh_artifacts::{Pack, pack_dir};
 use zlh_catalog::MediaType;
 
 use self::proof::{Found, Proof, Source};
-use crate::cli::Verify;
+use crate::cli::{ArtifactsCommand, Verify};
 use crate::exit::{Exit, Hint};
 use crate::printer::{Format, Paint, Printer};
 use crate::serve::Server;
 use crate::ui::table::{Cell, Table};
 use crate::ui::units;
 
-pub(crate) async fn serve(dir: &Path, listen: SocketAddr, printer: Printer) -> Result<Exit> {
+pub(crate) async fn run(command: ArtifactsCommand, printer: Printer) -> Result<Exit> {
+    match command {
+        ArtifactsCommand::Serve { dir, listen } => serve(&dir, listen, printer).await,
+        ArtifactsCommand::Pack { dir, out } => pack(&dir, &out, printer),
+        ArtifactsCommand::Verify(options) => verify(&options, printer).await,
+        ArtifactsCommand::Add(options) => blocking(move || edit::add(&options, printer)).await,
+        ArtifactsCommand::Import(options) => import::run(&options, printer).await,
+        ArtifactsCommand::Promote(options) => blocking(move || edit::promote(&options, printer)).await,
+        ArtifactsCommand::Deprecate(options) => blocking(move || edit::deprecate(&options, printer)).await,
+        ArtifactsCommand::Withdraw(options) => blocking(move || edit::withdraw(&options, printer)).await,
+        ArtifactsCommand::Sign(options) => blocking(move || edit::sign(&options, printer)).await,
+        ArtifactsCommand::Mirror(options) => upkeep::mirror(&options, printer).await,
+        ArtifactsCommand::Gc(options) => blocking(move || upkeep::gc(&options, printer)).await,
+    }
+}
+
+/// Files are read and written off the threads that serve the network.
+async fn blocking(work: impl FnOnce() -> Result<Exit> + Send + 'static) -> Result<Exit> {
+    tokio::task::spawn_blocking(work).await?
+}
+
+async fn serve(dir: &Path, listen: SocketAddr, printer: Printer) -> Result<Exit> {
     let server = Server::bind(dir, listen).await?;
     printer.note(&format!("serving `{}` at http://{}; ctrl-c ends", dir.display(), server.address()));
     if !dir.join("catalog.json").exists() {
@@ -33,7 +58,7 @@ pub(crate) async fn serve(dir: &Path, listen: SocketAddr, printer: Printer) -> R
 }
 
 /// An archive of a folder, and its entry.
-pub(crate) fn pack(dir: &Path, out: &Path, printer: Printer) -> Result<Exit> {
+fn pack(dir: &Path, out: &Path, printer: Printer) -> Result<Exit> {
     let name = out.to_string_lossy();
     let media_type = if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
         MediaType::TarGz
@@ -52,7 +77,7 @@ pub(crate) fn pack(dir: &Path, out: &Path, printer: Printer) -> Result<Exit> {
 }
 
 /// Every file of a catalog, on the server itself: the gate of a publication.
-pub(crate) async fn verify(options: &Verify, printer: Printer) -> Result<Exit> {
+async fn verify(options: &Verify, printer: Printer) -> Result<Exit> {
     let source = Source::new(&options.source)?;
     let catalog = source.catalog(&options.keys).await?;
     if options.keys.is_empty() {

@@ -36,6 +36,7 @@ pub(crate) fn run(command: CatalogCommand, printer: Printer) -> Result<Exit> {
                 printer.line(&key.to_string())?;
             }
         }
+        CatalogCommand::Schema => printer.data(zlh_catalog::SCHEMA_JSON)?,
         CatalogCommand::Lint { file, strict } => return lint(&file, strict, printer),
         CatalogCommand::Show { file } => show(&open(&file)?, printer)?,
         CatalogCommand::Diff { old, new } => differences(&open(&old)?, &open(&new)?, printer)?,

@@ -25,7 +25,7 @@ use anyhow::Result;
 
 use zlh_api::client::Kind;
 
-use crate::cli::{ArtifactsCommand, Cli, Command};
+use crate::cli::{Cli, Command};
 use crate::demo;
 use crate::exit::Exit;
 use crate::printer::Printer;
@@ -38,15 +38,7 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit> {
     let command = match command {
         Command::Completions { shell } => return completions::run(shell, printer),
         Command::Catalog(command) => return catalog::run(command, printer),
-        Command::Artifacts(ArtifactsCommand::Serve { dir, listen }) => {
-            return artifacts::serve(&dir, listen, printer).await;
-        }
-        Command::Artifacts(ArtifactsCommand::Pack { dir, out }) => {
-            return artifacts::pack(&dir, &out, printer);
-        }
-        Command::Artifacts(ArtifactsCommand::Verify(options)) => {
-            return artifacts::verify(&options, printer).await;
-        }
+        Command::Artifacts(command) => return artifacts::run(command, printer).await,
         Command::Fleet(command) => return fleet::run(command, &global, printer),
         Command::Demo(options) => return demo::run(options, printer).await,
         Command::Explain(options) => {

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
 mod console;
+mod depot;
 mod fleet;
 mod help;
 mod history;
+mod import;
 mod lifecycle;
 mod mock;
 mod status;

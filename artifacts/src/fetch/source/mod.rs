@@ -72,6 +72,11 @@ impl Body {
     }
 }
 
+/// A client for other servers than artifact servers.
+pub(crate) fn http_client(tuning: &Tuning) -> Result<reqwest::Client, FetchError> {
+    http::client(true, tuning)
+}
+
 /// The source that a URL names: `http`, `https`, `file`, or `s3+http` and `s3+https` for
 /// a bucket (`s3+https://host/bucket/prefix`).
 pub(crate) fn source(
