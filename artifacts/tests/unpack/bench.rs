@@ -38,6 +38,7 @@ impl Bench {
         unpack(&archive, media_type, &self.dest(), strip, limits, &mut |_| ControlFlow::Continue(()))
     }
 
+    #[allow(dead_code, reason = "each test binary uses a part")]
     pub(crate) fn gz(&self, entries: &[Raw], strip: u8) -> Result<Unpacked, UnpackError> {
         self.unpack(&gz(&tar(entries)), MediaType::TarGz, strip, &Limits::default())
     }

@@ -195,10 +195,8 @@ impl<'a> Wide<'a> {
             let (field, rest) = rest.split_at_checked(u16_at(head, 2).into()).ok_or_else(malformed)?;
             extra = rest;
             match u16_at(head, 0) {
-                EXTRA_ZIP64 if found.is_some() => {
-                    return Err(damaged("an entry has zip64 numbers twice"));
-                }
-                EXTRA_ZIP64 => found = Some(field),
+                EXTRA_ZIP64 if found.is_none() => found = Some(field),
+                EXTRA_ZIP64 => return Err(damaged("an entry has zip64 numbers twice")),
                 id if EXTRA_REFUSED.contains(&id) => {
                     return Err(UnpackError::refused(path, "it has a second name, mode or encryption"));
                 }
