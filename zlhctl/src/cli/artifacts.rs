@@ -48,14 +48,14 @@ pub(crate) enum ArtifactsCommand {
     /// be. A store that is not there yet is made.
     #[command(override_usage = "zlhctl artifacts add [OPTIONS] <WHAT> <STORE> <FILE>")]
     #[command(after_long_help = ADD_EXAMPLES)]
-    Add(Add),
+    Add(Box<Add>),
     /// Fetch versions from where they are made, verified, into a store
     ///
     /// Each file has to have the checksum that its publisher states; our own SHA-256 is pinned
     /// beside it. NAME is one of vanilla, paper, purpur, fabric, forge, neoforge, java, node,
     /// python, go, dotnet and code-server; without a version it is the newest stable one.
     #[command(after_long_help = IMPORT_EXAMPLES)]
-    Import(Import),
+    Import(Box<Import>),
     /// Offer a version in another channel, or to more of it
     ///
     /// The bytes stay the same ones. Who follows the channel gets the version from then on; with

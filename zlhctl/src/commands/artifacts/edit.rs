@@ -173,7 +173,11 @@ pub(crate) fn sign(options: &SignStore, printer: Printer) -> Result<Exit> {
     }
     match options.expires {
         Some(lifetime) => {
-            depot.publish(&Publication { key: Some(&key), lifetime, publish_agent: options.publish_agent })?
+            depot.publish(&Publication {
+                key: Some(&key),
+                lifetime,
+                publish_agent: options.publish_agent,
+            })?;
         }
         None => {
             let path = depot.root().join(CATALOG);
