@@ -55,7 +55,7 @@ pub(crate) enum ArtifactsCommand {
     /// beside it. NAME is one of vanilla, paper, purpur, fabric, forge, neoforge, java, node,
     /// python, go, dotnet and code-server; without a version it is the newest stable one.
     #[command(after_long_help = IMPORT_EXAMPLES)]
-    Import(Import),
+    Import(Box<Import>),
     /// Offer a version in another channel, or to more of it
     ///
     /// The bytes stay the same ones. Who follows the channel gets the version from then on; with
