@@ -40,7 +40,7 @@ openapi: ## write agent/api/openapi.json anew
 	UPDATE_OPENAPI=1 cargo test --quiet -p zlh-agent --bin zlh-agent the_checked_in_document
 
 bench: ## measure what is promised (PROFILE=dist for the shipped binary, ONLY=writer for a part)
-	cargo build --profile $(PROFILE) -p zlh-agent -p zlh-tests --bins
+	cargo build --profile $(PROFILE) -p zlh-agent -p zlhctl -p zlh-tests --bins
 	@$(OUT)/$(PROFILE)/zlh-bench $(ONLY)
 
 dist: ## the shipped binaries in dist/, checked to be static, small and free of NSS

@@ -12,6 +12,7 @@ pub mod disk;
 pub mod faults;
 pub mod forged_shim;
 pub mod http;
+pub mod install_bench;
 pub mod jvm;
 pub mod measure;
 pub mod paths;
