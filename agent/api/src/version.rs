@@ -11,8 +11,10 @@ pub struct GameVersion {
     pub game: String,
     /// Variant id.
     pub variant: String,
-    /// The version that is installed.
+    /// The version that is configured.
     pub version: String,
+    /// Whether it is in place.
+    pub installed: bool,
     /// The runtime it runs with, for example `java 21.0.9`.
     pub runtime: Option<String>,
     /// What a rollback goes back to, newest first.

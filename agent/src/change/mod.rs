@@ -216,7 +216,12 @@ impl Inner {
     }
 
     fn told(&self) -> Result<GameVersion, Problem> {
-        let (_, request, installed) = self.configured()?;
+        let config = self.handle.changes().borrow().config.clone();
+        let config = config.ok_or_else(|| {
+            Problem::new(ErrorCode::NotConfigured, "nothing is configured yet: send POST /config first")
+        })?;
+        let request = payload::check(&config)?;
+        let installed = self.shelf.installed().0.filter(|installed| installed.serves(&request));
         let copies = self.copies(&request);
         let told = |copy: copies::Copy| WorldCopy {
             path: copies.root(&copy.id).display().to_string(),
@@ -233,10 +238,13 @@ impl Inner {
         });
         Ok(GameVersion {
             copies: copies.list(&request.world).into_iter().map(told).collect(),
-            runtime: installed.runtime.map(|runtime| format!("{} {}", runtime.id, runtime.version)),
-            game: installed.game,
-            variant: installed.variant,
-            version: installed.version,
+            installed: installed.is_some(),
+            runtime: installed
+                .and_then(|installed| installed.runtime)
+                .map(|runtime| format!("{} {}", runtime.id, runtime.version)),
+            game: request.game,
+            variant: request.variant,
+            version: request.version,
             change,
         })
     }

@@ -121,7 +121,9 @@ impl Inner {
             record.before = Some(inode(&to).map_err(|error| Failed::error(&error))?);
         }
         record.stage = Stage::Switching;
-        self.note(record)
+        self.note(record)?;
+        // The last moment at which nothing has happened yet.
+        self.unless_stopped("nothing was changed")
     }
 
     /// The new version, until it is ready or is not.

@@ -13,7 +13,7 @@ use super::problem::Answer;
 /// The installed version, and what a rollback goes back to.
 #[utoipa::path(get, path = "/game/version", operation_id = "game_version", tag = "workload", responses(
     (status = 200, description = "The installed version", body = GameVersion),
-    (status = 409, description = "Nothing is configured, or it is not installed yet", body = Problem, content_type = "application/problem+json")))]
+    (status = 409, description = "Nothing is configured", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(State(App(app)): State<App>) -> Answer<Json<GameVersion>> {
     Ok(Json(app.changer.version().await?))
 }

@@ -101,6 +101,8 @@ pub(crate) async fn load(
     let unsigned = keys.is_empty() && allow_unsigned;
     let (trusted, catalog) = if unsigned {
         (None, Catalog::parse(&fetcher.get_small(&path("catalog.json")?, MAX_CATALOG).await?)?)
+    } else if keys.is_empty() {
+        return Err(SignatureError::NoKey.into());
     } else {
         let (trusted, keys_in_use) = follow_lists(fetcher, keys, trusted).await?;
         let bytes = fetcher.get_small(&path("catalog.json")?, MAX_CATALOG).await?;

@@ -235,7 +235,7 @@ impl TendJob {
             let (name, version) = (id.to_owned(), version.to_owned());
             return Err(TendError::Unhealthy { name, version, program, why });
         }
-        let switched = tree.dir.with_file_name("..").join("..").join(id).join("current");
+        let switched = kind.store(&self.paths).join(id).join("current");
         self.activate(tree).await?;
         let _ = zlh_shim::faults::point("upgrade.switched");
         // Once more, as its users find it.

@@ -138,7 +138,10 @@ fn itself() -> Command {
 
 /// As a new version: answers itself over HTTP and tells the guardian. Whether there was one.
 pub(crate) fn announce(address: SocketAddr, paths: &Paths, log: &Logger) -> bool {
-    let Some(from) = std::env::var_os(WAITING) else { return false };
+    let Some(from) = std::env::var_os(WAITING) else {
+        settle(paths, log);
+        return false;
+    };
     let from = from.to_string_lossy().into_owned();
     if let Err(source) = answers(address) {
         error!(log, "this version does not answer itself; the one before comes back"; "error" => %source);
@@ -158,6 +161,18 @@ pub(crate) fn announce(address: SocketAddr, paths: &Paths, log: &Logger) -> bool
         let _ = rustix::stdio::dup2_stdin(&null);
     }
     true
+}
+
+/// An update that was interrupted ends as it is found: with the version that runs.
+fn settle(paths: &Paths, log: &Logger) {
+    let Some(record) = super::last(paths).filter(|record| record.outcome.is_none()) else { return };
+    let outcome = match record.to == crate::version() {
+        true => Ok(()),
+        false => Err("it was interrupted before the new version took over".to_owned()),
+    };
+    if let Err(source) = conclude(paths, &record, outcome) {
+        warn!(log, "what became of the update could not be written down"; "error" => %source);
+    }
 }
 
 fn answers(address: SocketAddr) -> io::Result<()> {

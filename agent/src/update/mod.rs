@@ -137,6 +137,8 @@ impl Updater {
                 (Some((state, _)), _) => *state,
                 (None, Some(Ok(()))) => UpdateState::Succeeded,
                 (None, Some(Err(_))) => UpdateState::Failed,
+                // Started by a guardian a moment ago, and not through with it.
+                (None, None) if record.is_some() => UpdateState::Switching,
                 (None, None) => UpdateState::Idle,
             },
             mode: self.0.config.update.mode,

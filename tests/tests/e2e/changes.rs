@@ -42,9 +42,9 @@ fn prepared() -> Agent {
 fn begin(agent: &Agent) {
     agent.configure();
     agent.wait_ready();
-    let region = agent.game_root().join("world/region");
+    let region = agent.game_root().join("world/data");
     fs::create_dir_all(&region).unwrap();
-    fs::write(region.join("r.0.0.mca"), "the work of months").unwrap();
+    fs::write(region.join("months.dat"), "the work of months").unwrap();
 }
 
 fn version(agent: &Agent) -> GameVersion {
@@ -65,7 +65,7 @@ fn outcome(agent: &Agent, accepted: &Response) -> Operation {
 }
 
 fn region(root: &Path) -> String {
-    fs::read_to_string(root.join("world/region/r.0.0.mca")).unwrap_or_default()
+    fs::read_to_string(root.join("world/data/months.dat")).unwrap_or_default()
 }
 
 fn jar(agent: &Agent) -> String {
@@ -99,7 +99,7 @@ fn a_newer_version_that_works_stays_and_the_world_of_before_is_kept() {
     assert_eq!(region(Path::new(&copies[0].path)), "the work of months");
 
     // Back, with the world of then; and back again, with the world of now.
-    fs::write(agent.game_root().join("world/region/r.0.0.mca"), "changed by the newer one").unwrap();
+    fs::write(agent.game_root().join("world/data/months.dat"), "changed by the newer one").unwrap();
     let done = outcome(&agent, &agent.post("/game/version/rollback", 202));
     assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
     runs(&agent, VERSION);
@@ -147,7 +147,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_touched() {
         (json!({ "version": "../x" }), 400, "version"),
         (json!({ "version": "" }), 400, "version"),
         (json!({ "version": "1.19", "world": "x" }), 400, "world"),
-        (json!([]), 400, "JSON"),
+        (json!([]), 400, "JSON object"),
     ] {
         let refused = agent.http().post_json("/game/version", &body).unwrap().expect(status).problem();
         assert!(refused.detail.contains(words), "{body}: {}", refused.detail);

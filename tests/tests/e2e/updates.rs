@@ -106,7 +106,9 @@ fn a_new_version_takes_over_and_the_game_goes_on() {
     let (game, agent) = (bench.agent.game(), bench.agent.process());
     bench.agent.command("say before the update");
     bench.update(&json!({ "version": "99.1.0" }), 202);
-    let status = bench.until("the new version", |status| status.current == "99.1.0");
+    let status = bench.until("the new version", |status| {
+        status.current == "99.1.0" && status.update_status == UpdateState::Succeeded
+    });
     assert_eq!(status.update_status, UpdateState::Succeeded, "{status:?}");
     assert_eq!((status.previous.as_deref(), status.error.as_deref()), (Some(NOW), None));
     assert_eq!(bench.current().as_deref(), Some("releases/99.1.0"));
@@ -123,7 +125,9 @@ fn a_new_version_takes_over_and_the_game_goes_on() {
 
     // Once more, to the newest that is offered, from the version that has just taken over.
     bench.update(&json!({}), 202);
-    let status = bench.until("the newest version", |status| status.current == "99.2.0");
+    let status = bench.until("the newest version", |status| {
+        status.current == "99.2.0" && status.update_status == UpdateState::Succeeded
+    });
     assert_eq!((status.latest, status.previous.as_deref()), (None, Some("99.1.0")));
     assert_eq!(bench.agent.game().pid, game.pid);
 
@@ -133,7 +137,9 @@ fn a_new_version_takes_over_and_the_game_goes_on() {
         assert!(refused.error == ErrorCode::WrongState && refused.detail.contains("force"), "{refused:?}");
     }
     bench.update(&json!({ "version": "99.1.0", "force": true }), 202);
-    bench.until("the older version", |status| status.current == "99.1.0");
+    bench.until("the older version", |status| {
+        status.current == "99.1.0" && status.update_status == UpdateState::Succeeded
+    });
     assert_eq!(bench.agent.game().pid, game.pid);
     bench.agent.wait_status("ready again", SOON, |status| status.ready);
 }
@@ -208,8 +214,10 @@ fn the_mode_says_what_is_done_without_being_asked() {
     bench.agent.env("ZLH_AGENT_UPDATE_MODE", "auto");
     bench.agent.env("ZLH_AGENT_UPDATE_INTERVAL", "1m");
     bench.agent.start();
-    let status = bench.until("the new version by itself", |status| status.current == "99.1.0");
-    assert_eq!(status.update_status, UpdateState::Succeeded);
+    let status = bench.until("the new version by itself", |status| {
+        status.current == "99.1.0" && status.update_status == UpdateState::Succeeded
+    });
+    assert_eq!(status.previous.as_deref(), Some(NOW));
     let mut bench = Bench::new(&[]);
     bench.agent.env("ZLH_AGENT_UPDATE_MODE", "sometimes");
     bench.agent.spawn().unwrap();
