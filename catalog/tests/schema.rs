@@ -41,10 +41,11 @@ fn document() -> Value {
             { "id": "java", "versions": [{ "version": "21.0.3", "strip_components": 1,
                 "executables": { "java": "bin/java" }, "archive": file("java/21.tar.gz", "application/x-tar+gzip") }] },
             { "id": "node", "versions": [{ "version": "22.23.3", "executables": { "node": "bin/node" },
-                "archive": file("node/22.tar.zst", "application/x-tar+zstd") }] }
+                "archive": { "path": "node/22.tar.xz", "size": 1000, "sha256": "ab".repeat(32),
+                    "media_type": "application/x-tar+xz", "tree_sha256": "cd".repeat(32) } }] }
         ],
         "addons": [{ "id": "code-server", "versions": [{ "version": "4.1.0", "withdrawn": "CVE-2026-1",
-            "executables": { "code-server": "bin/code-server" }, "archive": file("cs.tar.gz", "application/x-tar+gzip") }] }],
+            "executables": { "code-server": "bin/code-server" }, "archive": file("cs.zip", "application/zip") }] }],
         "agents": [{ "version": "1.4.0", "binary": file("agents/versions/1.4.0/zlh-agent-linux-amd64", "application/octet-stream") }]
     })
 }
@@ -115,6 +116,8 @@ fn what_the_parser_refuses_by_itself_the_schema_refuses() {
         (format!("{game}/files/0/sha256"), json!("ab".repeat(31))),
         (format!("{game}/files/0/sha256"), Value::Null),
         (format!("{game}/files/0/media_type"), json!("application/x-rar")),
+        ("/runtimes/1/versions/0/archive/tree_sha256".to_owned(), json!("cd".repeat(31))),
+        ("/runtimes/1/versions/0/archive/tree_sha256".to_owned(), json!(7)),
         (format!("{game}/channels"), json!({ "stable": 0 })),
         (format!("{game}/channels"), json!({ "stable": 101 })),
         (format!("{game}/channels"), json!({ "Stable": 1 })),

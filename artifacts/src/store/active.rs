@@ -94,6 +94,10 @@ impl Store {
                 return Err(InstallError::Executable { name, version, program: (*program).clone(), why });
             }
         }
+        super::check_reserved(&staging.path).map_err(|source| {
+            let (name, version) = named();
+            InstallError::Unpack { name, version, source }
+        })?;
         let tree_sha256 =
             manifest::write(&staging.path).map_err(InstallError::io("finish", &staging.path))?;
         Ok(Inspected { tree_sha256, entries: unpacked.entries, bytes: unpacked.bytes })

@@ -310,12 +310,11 @@ impl Store {
                 UnpackError::NoSpace { dir, needed, free } => InstallError::NoSpace { dir, needed, free },
                 source => InstallError::Unpack { name: name.clone(), version: version.clone(), source },
             })?;
-        for ours in [MARK, MANIFEST] {
-            if staging.path.join(ours).symlink_metadata().is_ok() {
-                let source = UnpackError::refused(ours, "the name is reserved");
-                return Err(InstallError::Unpack { name, version, source });
-            }
-        }
+        check_reserved(&staging.path).map_err(|source| InstallError::Unpack {
+            name: name.clone(),
+            version: version.clone(),
+            source,
+        })?;
         for program in install.executables {
             if let Some(why) = executable::defect(&staging.path.join(program.as_str())) {
                 let program = (*program).clone();
@@ -456,6 +455,12 @@ impl InstallError {
     fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, path: path.into(), source }
     }
+}
+
+/// Our own names cannot be in an archive.
+fn check_reserved(tree: &Path) -> Result<(), UnpackError> {
+    let taken = [MARK, MANIFEST].into_iter().find(|ours| tree.join(ours).symlink_metadata().is_ok());
+    taken.map_or(Ok(()), |ours| Err(UnpackError::refused(ours, "the name is reserved")))
 }
 
 fn check_names(name: &str, version: &str) -> Result<(), NameError> {

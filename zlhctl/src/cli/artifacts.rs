@@ -24,7 +24,8 @@ pub(crate) enum ArtifactsCommand {
     },
     /// Pack a folder as an archive for a store; the same content gives the same bytes
     ///
-    /// Prints what the catalog has to say about it. Anything that agents would refuse (links
+    /// Prints what the catalog has to say about it; `tree_sha256` is for an entry without
+    /// `strip_components`. Anything that agents would refuse (links
     /// that lead out, devices, names that are no UTF-8) is refused here, with its path.
     #[command(after_long_help = PACK_EXAMPLES)]
     Pack {
@@ -38,14 +39,14 @@ pub(crate) enum ArtifactsCommand {
     /// Prove that a store holds what its catalog says: the gate of a publication
     ///
     /// Every file of the catalog: there, its size, its SHA-256; archives are unpacked as agents
-    /// unpack them, and their programs are looked at.
+    /// unpack them, the tree is compared with the pinned one, and their programs are looked at.
     #[command(after_long_help = VERIFY_EXAMPLES)]
     Verify(Verify),
     /// Put a file into a store, and into its catalog
     ///
     /// Copies FILE to its place, pins its size and SHA-256, and writes the catalog anew. An archive
-    /// is unpacked first, as agents unpack it, to see that its programs are where they are said to
-    /// be. A store that is not there yet is made.
+    /// (.tar.gz, .tar.zst, .tar.xz or .zip) is unpacked first, as agents unpack it, to see that its
+    /// programs are where they are said to be; the hash of its tree is pinned, too. A store that is not there yet is made.
     #[command(override_usage = "zlhctl artifacts add [OPTIONS] <WHAT> <STORE> <FILE>")]
     #[command(after_long_help = ADD_EXAMPLES)]
     Add(Box<Add>),

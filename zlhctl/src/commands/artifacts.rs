@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
-use zlh_artifacts::{Pack, pack_dir};
+use zlh_artifacts::{Limits, Pack, Store, pack_dir};
 use zlh_catalog::MediaType;
 
 use self::proof::{Found, Proof, Source};
@@ -69,8 +69,12 @@ fn pack(dir: &Path, out: &Path, printer: Printer) -> Result<Exit> {
             .hint("the end of the name says how it is compressed");
     };
     let packed = pack_dir(&Pack { src: dir, out, media_type, level: None, exclude: &|_| false })?;
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let store = Store::open(folder.path().join("store"))?;
+    let inspected = store.inspect(out, media_type, 0, &[], &Limits::default())?;
     printer.document(&json!({
         "path": name, "size": packed.size, "sha256": packed.sha256, "media_type": media_type,
+        "tree_sha256": inspected.tree_sha256,
     }))?;
     printer.note(&format!("{} entries; `path` has to be the one below the store", packed.entries));
     Ok(Exit::Ok)

@@ -65,6 +65,10 @@ pub(crate) fn media_type(file_name: &str) -> MediaType {
         MediaType::TarGz
     } else if ends(&[".tar.zst", ".tzst"]) {
         MediaType::TarZst
+    } else if ends(&[".tar.xz", ".txz"]) {
+        MediaType::TarXz
+    } else if ends(&[".zip"]) {
+        MediaType::Zip
     } else if ends(&[".jar"]) {
         MediaType::Jar
     } else {

@@ -7,10 +7,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use zlh_artifacts::{Install, InstallError, Limits, Store, hash_file, unpack};
+use zlh_artifacts::{InstallError, Limits, Store, hash_file, unpack};
 use zlh_catalog::{
-    AgentRelease, Artifact, GameVersion, Id, LaunchPlan, MediaType, RelPath, Release, Requirement,
-    RuntimeVersion, Sha256, check_component,
+    AgentRelease, Artifact, GameVersion, Id, InstallStep, LaunchPlan, MediaType, RelPath, Release,
+    Requirement, RuntimeVersion, Sha256, check_component,
 };
 
 use super::{Depot, edit, layout};
@@ -108,7 +108,7 @@ impl Depot {
         if let Some((old, _)) = old.as_ref().filter(|_| same) {
             artifact.path = old.path.clone();
         }
-        self.inspect(offer, &artifact)?;
+        artifact.tree_sha256 = self.inspect(offer, &artifact)?;
         self.put(offer.file, &artifact.path, pinned)?;
         let release = match (&old, offer.channel) {
             (Some((_, release)), None) if same => release.clone(),
@@ -190,32 +190,34 @@ impl Depot {
         }
     }
 
-    /// Refuses what agents would refuse, before it is anywhere.
-    fn inspect(&self, offer: &Offer<'_>, artifact: &Artifact) -> Result<()> {
+    /// Refuses what agents would refuse, before it is anywhere. The hash of the tree that comes
+    /// out of an archive.
+    fn inspect(&self, offer: &Offer<'_>, artifact: &Artifact) -> Result<Option<Sha256>> {
         match &offer.item {
             Item::Runtime { strip, programs, .. } | Item::Addon { strip, programs, .. } => {
-                if artifact.media_type == MediaType::File || artifact.media_type == MediaType::Jar {
+                if !artifact.media_type.is_archive() {
                     return Err(anyhow!("`{}` is no archive that agents unpack", offer.file_name)).hint(
-                        "it has to be a .tar.gz or .tar.zst; `zlhctl artifacts pack` makes one of a folder",
+                        "it has to be a .tar.gz, .tar.zst, .tar.xz or .zip; `zlhctl artifacts pack` makes one of a folder",
                     );
                 }
                 if programs.is_empty() {
                     return Err(anyhow!("it is not said which programs it has"))
                         .hint("name them: --exec NAME=PATH");
                 }
-                self.unpacked(offer, artifact, *strip, programs)
+                self.unpacked(offer, artifact, *strip, programs).map(Some)
             }
-            Item::Game { .. } if matches!(artifact.media_type, MediaType::TarGz | MediaType::TarZst) => {
-                self.unpacked(offer, artifact, 0, &BTreeMap::new())
+            Item::Game { launch, .. } if artifact.media_type.is_archive() => {
+                let strip = launch.as_deref().map_or(0, strip);
+                self.unpacked(offer, artifact, strip, &BTreeMap::new()).map(Some)
             }
             Item::Game { .. } => {
                 if artifact.media_type == MediaType::Jar && !head(offer.file)?.starts_with(b"PK\x03\x04") {
                     return Err(anyhow!("`{}` is not a Java archive", offer.file_name))
                         .hint("was an error page saved in its place?");
                 }
-                Ok(())
+                Ok(None)
             }
-            Item::Agent => agent_binary(offer.file),
+            Item::Agent => agent_binary(offer.file).map(|()| None),
         }
     }
 
@@ -225,24 +227,19 @@ impl Depot {
         artifact: &Artifact,
         strip: u8,
         programs: &BTreeMap<Id, RelPath>,
-    ) -> Result<()> {
+    ) -> Result<Sha256> {
         let folder = self.scratch()?;
         let executables: Vec<&RelPath> = programs.values().collect();
-        let installed = Store::open(folder.path().join("store"))?.install(
-            &Install {
-                name: "looked-at",
-                version: "1",
-                artifact,
-                archive: offer.file,
-                strip_components: strip,
-                executables: &executables,
-                limits: Limits::default(),
-            },
-            &mut |_| ControlFlow::Continue(()),
+        let inspected = Store::open(folder.path().join("store"))?.inspect(
+            offer.file,
+            artifact.media_type,
+            strip,
+            &executables,
+            &Limits::default(),
         );
         let entry = offer.item.entry(offer.version);
-        match installed {
-            Ok(_) => Ok(()),
+        match inspected {
+            Ok(inspected) => Ok(inspected.tree_sha256),
             Err(InstallError::Executable { program, why, .. }) => Err(anyhow!(
                 "{entry} lacks the program `{program}`: {why}"
             ))
@@ -286,6 +283,15 @@ fn whereabouts(
         }
     }
     "`tar -tf FILE` lists what is in it; --strip and --exec say where the programs are".to_owned()
+}
+
+/// What the plan drops of the path of each entry.
+fn strip(plan: &LaunchPlan) -> u8 {
+    let unpack = |step: &InstallStep| match step {
+        InstallStep::Unpack { strip_components, .. } => Some(*strip_components),
+        _ => None,
+    };
+    plan.install.iter().find_map(unpack).unwrap_or_default()
 }
 
 fn remedy(item: &Item) -> &'static str {

@@ -276,7 +276,68 @@ fn archives_are_looked_at() {
     );
     let wrong = add("sbin/node", 0, "n.tar.gz").unwrap_err();
     assert!(wrong.contains("there is `bin/node`"), "{wrong}");
-    let wrong = add("bin/node", 0, "n.zip").unwrap_err();
-    assert!(wrong.contains("no archive that agents unpack"), "{wrong}");
+    let wrong = add("bin/node", 0, "n.rar").unwrap_err();
+    assert!(wrong.contains("no archive that agents unpack") && wrong.contains(".zip"), "{wrong}");
     add("bin/node", 0, "n.tar.gz").unwrap();
+}
+
+#[test]
+fn the_tree_of_an_archive_is_pinned_whatever_its_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let mut depot = Depot::open_or_create(&root).unwrap();
+    let gz = runtime(folder.path(), "node", "#!/bin/sh\n");
+    let make = |command: &str| {
+        let made =
+            std::process::Command::new("sh").args(["-ec", command]).current_dir(folder.path()).status();
+        made.is_ok_and(|status| status.success())
+    };
+    let mut forms = vec![("n.tar.gz", gz)];
+    for (name, command) in [
+        ("n.tar.xz", "tar -C tree -cJf n.tar.xz bin"),
+        ("n.txz", "tar -C tree -cJf n.txz bin"),
+        ("n.zip", "cd tree && python3 -m zipfile -c ../n.zip bin"),
+    ] {
+        assert!(make(command), "{command}");
+        forms.push((name, folder.path().join(name)));
+    }
+    let mut trees = Vec::new();
+    for (index, (file_name, file)) in forms.iter().enumerate() {
+        let programs = [(Id::new("node").unwrap(), RelPath::new("bin/node").unwrap())].into();
+        let item = Item::Runtime { id: Id::new("node").unwrap(), strip: 0, programs };
+        let version = format!("22.0.{index}");
+        let offer = Offer { item, version: &version, file, file_name, channel: None, replace: false };
+        let artifact = depot.add(&offer).unwrap().artifact;
+        assert!(artifact.media_type.is_archive() && artifact.path.as_str().ends_with(file_name));
+        trees.push(artifact.tree_sha256.unwrap());
+    }
+    assert!(trees.iter().all(|tree| *tree == trees[0]), "the same tree out of each: {trees:?}");
+    java(folder.path(), &mut depot, "21.0.3");
+    let placed = server(folder.path(), &mut depot, "vanilla", "1.21.7", b"").unwrap();
+    assert_eq!(placed.artifact.tree_sha256, None, "a jar is placed as it is");
+}
+
+#[test]
+fn the_tree_of_a_server_is_that_of_its_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut depot = Depot::open_or_create(&folder.path().join("store")).unwrap();
+    let file = runtime(folder.path(), "server", "x");
+    let mut add = |strip: u8| {
+        let launch = serde_json::from_value(serde_json::json!({
+            "install": [{ "step": "unpack", "file": "server", "strip_components": strip }],
+            "argv": ["/bin/sh", "{server}/server"],
+            "readiness": { "probe": "tcp_connect" }, "stop": { "command": "stop" },
+        }));
+        let item = Item::Game {
+            game: Id::new("minecraft").unwrap(),
+            variant: Id::new("own").unwrap(),
+            requires: None,
+            launch: Some(Box::new(launch.unwrap())),
+            prepared: false,
+        };
+        let offer =
+            Offer { item, version: "1", file: &file, file_name: "x.tgz", channel: None, replace: false };
+        depot.add(&offer).unwrap().artifact.tree_sha256.unwrap()
+    };
+    assert_ne!(add(0), add(1), "an agent unpacks it with so many components less");
 }

@@ -359,6 +359,7 @@ async fn each_publisher_is_read_as_it_documents_itself() {
         assert_eq!(one.artifact.path.as_str(), case.to);
         assert_eq!(one.artifact.size, publisher.file.len() as u64);
         assert_eq!(one.artifact.sha256.to_string(), hex::<sha2::Sha256>(&publisher.file));
+        assert_eq!(one.artifact.tree_sha256.is_some(), !case.programs.is_empty(), "{}", case.name);
         assert_eq!(fs::read(bench.path("store").join(case.to)).unwrap(), publisher.file);
         let unpinned = matches!(case.name, "paper" | "purpur" | "fabric" | "forge" | "neoforge");
         let marked = catalog.games.iter().flat_map(|game| &game.variants).flat_map(|one| &one.versions);

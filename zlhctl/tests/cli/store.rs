@@ -139,6 +139,17 @@ async fn every_way_to_be_wrong_is_named() {
             "{defects:?}"
         );
     }
+    bench.program("#!/bin/sh\necho 21\n", 0o755);
+    let mut archive = bench.pack().await;
+    assert!(archive["tree_sha256"].as_str().is_some_and(|hash| hash.len() == 64), "{archive}");
+    archive["tree_sha256"] = "ab".repeat(32).into();
+    bench.catalog["runtimes"][0]["versions"][0]["archive"] = archive;
+    bench.publish();
+    let defects = bench.defects(&[]).await;
+    assert!(
+        matches!(&defects[..], [(path, why)] if path == "java/21.tar.zst" && why.contains("`tree_sha256` is") && why.contains("says abab")),
+        "{defects:?}"
+    );
     // The catalog was changed since it was signed.
     let forged = bench.run(&["artifacts", "verify", "store", "--key", "catalog.pub"]).await;
     assert!(forged.code == 1 && forged.err.contains("sign"), "{}", forged.err);

@@ -2,7 +2,8 @@
 //!
 //! A file of a folder is read where it lies; one of a server is fetched as an agent fetches
 //! it. What is an archive is unpacked as an agent unpacks it, into a folder that goes
-//! away again, and the programs that its entry promises are looked at (and run, if asked).
+//! away again: the tree has to be the pinned one, if one is, and the programs that its entry
+//! promises are looked at (and run, if asked).
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use futures_util::{StreamExt, stream};
-use zlh_artifacts::{Fetcher, Install, Limits, Store, hash_file};
+use zlh_artifacts::{Fetcher, Install, InstallError, Limits, Store, hash_file};
 use zlh_catalog::{Artifact, Catalog, EntryFile, PublicKey, RelPath, Sha256, open_signed};
 
 use crate::commands::catalog;
@@ -228,10 +229,12 @@ impl Proof {
                 &mut |_| ControlFlow::Continue(()),
             )
         });
-        let tree = tree
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| format!("as {entry}: {}", crate::exit::message(&error.into())))?;
+        let tree = tree.await.map_err(|error| error.to_string())?.map_err(|error| match error {
+            InstallError::Tree { expected, got, .. } => {
+                format!("as {entry}: its `tree_sha256` is {got}, the catalog says {expected}")
+            }
+            error => format!("as {entry}: {}", crate::exit::message(&error.into())),
+        })?;
         if self.run {
             for program in programs {
                 runs(&tree.join(program.as_str()))
