@@ -86,7 +86,7 @@ pub enum TemplateError {
         name: String,
     },
     /// Longer than any command or line should be, or with characters that would leave it.
-    #[error("template {} must be one line of at most 4,096 bytes without control characters", Shown(.template))]
+    #[error("template {} must be one line of at most 16,384 bytes without control characters", Shown(.template))]
     BadText {
         /// The template.
         template: String,
@@ -275,7 +275,8 @@ impl From<Template> for String {
     }
 }
 
-const MAX_BYTES: usize = 4096;
+/// A class path of a hundred jars fits.
+const MAX_BYTES: usize = 16_384;
 const KNOWN: &str = "exec:NAME, file:NAME, server, root, world, version, port, heap_mb";
 
 #[cfg(test)]
@@ -341,7 +342,7 @@ mod tests {
         {
             assert!(matches!(Template::parse(text), Err(TemplateError::UnknownVariable { .. })), "{text}");
         }
-        for text in ["a\nb", "a\0", &"x".repeat(4097)] {
+        for text in ["a\nb", "a\0", &"x".repeat(16_385)] {
             assert!(matches!(Template::parse(text), Err(TemplateError::BadText { .. })), "{text}");
         }
         let error = Template::parse("{heap}").unwrap_err().to_string();

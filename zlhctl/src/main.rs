@@ -10,6 +10,7 @@ mod demo;
 mod depot;
 mod exit;
 mod fleet;
+mod prepare;
 mod printer;
 mod serve;
 mod target;

@@ -55,6 +55,11 @@ pub(crate) enum ArtifactsCommand {
     /// Each file has to have the checksum that its publisher states; our own SHA-256 is pinned
     /// beside it. NAME is one of vanilla, paper, purpur, fabric, forge, neoforge, java, node,
     /// python, go, dotnet and code-server; without a version it is the newest stable one.
+    ///
+    /// The jars of paper, purpur, fabric, forge and neoforge fetch further files, unpinned, where
+    /// they are installed. With --prepare each is run once, in a folder of its own and as the user
+    /// who calls this, and the tree that it makes is what agents get; worlds, logs and eula.txt
+    /// are left out.
     #[command(after_long_help = IMPORT_EXAMPLES)]
     Import(Box<Import>),
     /// Offer a version in another channel, or to more of it
@@ -171,6 +176,15 @@ pub(crate) struct Import {
     /// Take the place of other bytes of the same version, such as an older build
     #[arg(long)]
     pub(crate) replace: bool,
+    /// Run what fetches further files once, here, and pin the tree that it makes
+    #[arg(long)]
+    pub(crate) prepare: bool,
+    /// The Java to run it with
+    #[arg(long, value_name = "FILE", default_value = "java", requires = "prepare", value_hint = ValueHint::FilePath)]
+    pub(crate) java: PathBuf,
+    /// How long one run may take
+    #[arg(long, value_name = "TIME", default_value = "10m", hide = true, value_parser = parse_duration)]
+    pub(crate) prepare_timeout: Duration,
     #[command(flatten)]
     pub(crate) publishing: Publishing,
 }
@@ -303,6 +317,7 @@ const IMPORT_EXAMPLES: &str = "\
 Examples:
   zlhctl artifacts import ./store java@21 paper@1.21.7 --key catalog.key
   zlhctl artifacts import ./store node@22 code-server --channel beta
+  zlhctl artifacts import ./store paper@1.21.7 --prepare --java /opt/jdk-21/bin/java
   zlhctl artifacts import ./store forge@1.20.1 --base-url forge=http://10.20.0.2:8091/maven";
 
 const PROMOTE_EXAMPLES: &str = "\

@@ -19,10 +19,10 @@ use zlh_catalog::Catalog;
 use crate::{Ran, ran, zlhctl};
 
 /// What each publisher has, and what becomes of it.
-struct Case {
-    name: &'static str,
-    ask: &'static str,
-    entry: &'static str,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) ask: &'static str,
+    pub(crate) entry: &'static str,
     /// Where the file is, below the publisher.
     at: &'static str,
     /// Where it goes, below the store.
@@ -34,7 +34,7 @@ struct Case {
     document: &'static str,
 }
 
-const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "java",
         ask: "java@21",
@@ -169,17 +169,21 @@ enum Answer {
 }
 
 /// A publisher on this machine.
-struct Publisher {
+pub(crate) struct Publisher {
     url: String,
     answers: Answers,
     file: Vec<u8>,
 }
 
 impl Publisher {
-    async fn start(case: &Case) -> Self {
+    pub(crate) async fn start(case: &Case) -> Self {
+        Self::with(case, file(case)).await
+    }
+
+    /// With this file.
+    pub(crate) async fn with(case: &Case, file: Vec<u8>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let file = file(case);
         let mut answers = BTreeMap::new();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/upstream").join(case.name);
         let mut texts = BTreeMap::new();
@@ -286,27 +290,27 @@ fn file(case: &Case) -> Vec<u8> {
     fs::read(out).unwrap()
 }
 
-struct Bench {
+pub(crate) struct Bench {
     folder: tempfile::TempDir,
-    java: Publisher,
+    pub(crate) java: Publisher,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), java: Publisher::start(&CASES[0]).await }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    async fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) async fn run(&self, args: &[&str]) -> Ran {
         let mut command = zlhctl(&self.path("fleet.toml"), args);
         command.env("PATH", "/usr/bin:/bin").current_dir(self.folder.path());
         ran(command.output().await.unwrap())
     }
 
-    async fn import(&self, case: &Case, publisher: &Publisher, what: &[&str]) -> Ran {
+    pub(crate) async fn import(&self, case: &Case, publisher: &Publisher, what: &[&str]) -> Ran {
         let url = format!("{}={}", case.name, publisher.url);
         let java = format!("java={}", self.java.url);
         let mut args = vec!["artifacts", "import", "store", "--base-url", &java, "--base-url", &url];
@@ -314,12 +318,12 @@ impl Bench {
         self.run(&args).await
     }
 
-    fn catalog(&self) -> Catalog {
+    pub(crate) fn catalog(&self) -> Catalog {
         Catalog::parse(&fs::read(self.path("store/catalog.json")).unwrap()).unwrap()
     }
 
     /// Every file of the store with its bytes, but for what is hidden.
-    fn store(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn store(&self) -> BTreeMap<String, Vec<u8>> {
         fn walk(root: &Path, folder: &Path, out: &mut BTreeMap<String, Vec<u8>>) {
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();

@@ -10,6 +10,7 @@ mod history;
 mod import;
 mod lifecycle;
 mod mock;
+mod prepare;
 mod status;
 mod store;
 
