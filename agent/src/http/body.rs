@@ -84,13 +84,13 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(refuse("the body is empty; send a JSON object".to_owned()));
     }
-    // A list would do for some readers of an object: its values in their order.
+    let unexpected = |error| refuse(format!("the body is not the JSON expected here: {error}"));
+    serde_json::from_slice::<Unambiguous>(bytes).map_err(unexpected)?;
+    // A list would do for an object: its values in the order of the fields.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         return Err(refuse("the body is a list; send a JSON object".to_owned()));
     }
-    serde_json::from_slice::<Unambiguous>(bytes)
-        .and_then(|_| serde_json::from_slice(bytes))
-        .map_err(|error| refuse(format!("the body is not the JSON expected here: {error}")))
+    serde_json::from_slice(bytes).map_err(unexpected)
 }
 
 fn too_large() -> Failure {
