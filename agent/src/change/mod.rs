@@ -92,8 +92,7 @@ impl Changer {
 
     /// Goes on with what an agent before this one was doing.
     pub(crate) fn resume(&self) {
-        let Ok(record) = durable::read_record::<Option<Record>>(&self.0.record(), SCHEMA) else { return };
-        let Some(record) = record else { return };
+        let Ok(record) = durable::read_record::<Record>(&self.0.record(), SCHEMA) else { return };
         let kind = kind(record.rollback);
         let phase = "going on with a change of version that was interrupted";
         let Ok(operation) = self.0.handle.take_hold(kind, phase) else { return };
@@ -143,7 +142,7 @@ impl Inner {
     }
 
     fn write(&self, record: &Record) -> std::io::Result<()> {
-        durable::write_record(&self.record(), SCHEMA, &Some(record))?;
+        durable::write_record(&self.record(), SCHEMA, record)?;
         zlh_shim::faults::point(match record.stage {
             Stage::Copying => "change.copying",
             Stage::Switching => "change.switching",
@@ -151,8 +150,12 @@ impl Inner {
         })
     }
 
+    /// Takes the record away, which needs no room: one that outlived its change would be gone
+    /// on with by the next agent.
     fn forget(&self) {
-        if let Err(error) = durable::write_record(&self.record(), SCHEMA, &None::<Record>) {
+        let removed = std::fs::remove_file(self.record())
+            .and_then(|()| std::fs::File::open(self.paths.state())?.sync_all());
+        if let Err(error) = removed {
             warn!(self.log, "a change that is over could not be forgotten"; "error" => %error);
         }
     }
@@ -230,7 +233,7 @@ impl Inner {
             bytes: copy.bytes,
             failed: copy.failed,
         };
-        let record = durable::read_record::<Option<Record>>(&self.record(), SCHEMA).ok().flatten();
+        let record = durable::read_record::<Record>(&self.record(), SCHEMA).ok();
         let change = record.zip(self.handle.held()).map(|(record, operation)| VersionChange {
             from: version_of(&record.from),
             to: version_of(&record.to),

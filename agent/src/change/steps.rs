@@ -247,17 +247,22 @@ impl Inner {
         record: &Record,
         failed: Failed,
     ) -> Result<String, Failed> {
+        // From here on there may be no copy: nobody must go on with the new version.
+        let undone = Record { stage: Stage::Copying, before: None, ..record.clone() };
+        let noted = self.write(&undone);
         if !record.rollback
+            && noted.is_ok()
             && let Ok(request) = payload::check(&record.from)
         {
             let (copies, id) = (self.copies(&request), record.copy.clone());
             let _ = tokio::task::spawn_blocking(move || copies.remove(&id)).await;
         }
-        self.forget();
         if record.ran && !self.handle.stop_asked() {
             let from = version_of(&record.from);
             self.handle.told().phase(&operation.id, &format!("starting {from} again"));
-            if let Err(problem) = self.handle.request_held(Verb::Start).await {
+            let started = self.handle.request_held(Verb::Start).await;
+            if let Err(problem) = started {
+                self.forget();
                 let why = match failed {
                     Failed::Stopped(why) | Failed::Error(why) => why,
                 };
@@ -267,6 +272,7 @@ impl Inner {
                 )));
             }
         }
+        self.forget();
         Err(match failed {
             Failed::Error(why) => Failed::Error(format!("{why}; nothing was changed")),
             stopped => stopped,
@@ -281,7 +287,14 @@ impl Inner {
 
     /// Asks for a payload; the same as before is put in place anew.
     async fn configure(&self, config: &zlh_api::Config) -> Result<(), Failed> {
-        let same = self.handle.changes().borrow().config.as_ref() == Some(config);
+        let (same, state) = {
+            let snapshot = self.handle.changes().borrow().clone();
+            (snapshot.config.as_ref() == Some(config), snapshot.state)
+        };
+        // An agent before this one began it, and the server did not wait for us.
+        if same && matches!(state, State::Installing | State::Starting | State::Running) {
+            return Ok(());
+        }
         let verb = if same {
             let server = crate::crash::server_of(&check(config)?);
             Verb::Repair { repair: Repair::Reinstall, server }

@@ -244,6 +244,43 @@ fn killed_at_any_step_one_version_is_there_with_its_world() {
     }
 }
 
+/// The server outlives its agent, also while it is being tried.
+#[test]
+fn an_agent_that_is_killed_while_the_new_version_starts_finds_it_ready() {
+    let mut agent = prepared();
+    let path = "minecraft/fake/1.21/server.jar";
+    let server = agent.store.put(path, b"1.21", "application/java-archive").unwrap();
+    let slow = fake_version("1.21", server, &FakePlan::new(&["--startup-delay", "3s"]));
+    agent.store.add_version(VARIANT, slow);
+    agent.store.publish().unwrap();
+    agent.start();
+    begin(&agent);
+    change(&agent, "1.21").expect(202);
+    agent.wait_status("the new version starts", SOON, |status| {
+        let version = status.config.as_ref().and_then(|config| config.version.as_deref());
+        version == Some("1.21") && status.state == State::Starting && status.process_running
+    });
+    let game = agent.game();
+    agent.kill();
+    agent.start();
+    let settled = eventually("the end of what was interrupted", Duration::from_secs(60), || {
+        let version = version(&agent);
+        if version.change.is_none() && agent.status().ready {
+            Ok(version)
+        } else {
+            Err(format!("{version:?}"))
+        }
+    });
+    assert_eq!((settled.version.as_str(), agent.game()), ("1.21", game), "the very process that was started");
+    assert_eq!(settled.copies.iter().map(|copy| copy.failed).collect::<Vec<_>>(), [false]);
+    assert_eq!(region(&agent.game_root()), "the work of months");
+    // And a later agent has nothing to go on with.
+    agent.kill();
+    agent.start();
+    agent.wait_ready();
+    assert_eq!((version(&agent).version.as_str(), agent.game()), ("1.21", game));
+}
+
 #[test]
 fn without_room_for_a_copy_nothing_is_changed() {
     // The copy fails at its first write of a record, as on a full disk.
