@@ -174,13 +174,19 @@ impl AgentConfig {
         };
         let artifacts = ArtifactsConfig::of(&document.artifacts, environment)?;
         let mut warnings = Vec::new();
-        if artifacts.allow_unsigned {
-            warnings.push(match catalog_keys.as_slice() {
-                [] => "artifacts.allow_unsigned is set and there is no catalog key: whoever answers for the \
-                       artifact server decides what runs here"
-                    .to_owned(),
-                _ => "artifacts.allow_unsigned does nothing beside a catalog key; leave it out".to_owned(),
-            });
+        for (set, key) in
+            [(artifacts.allow_unsigned, "allow_unsigned"), (artifacts.allow_unpinned, "allow_unpinned")]
+        {
+            match (set, catalog_keys.as_slice()) {
+                (false, _) => {}
+                (true, []) => warnings.push(format!(
+                    "artifacts.{key} is set and there is no catalog key: whoever answers for the artifact \
+                     server decides what runs here"
+                )),
+                (true, _) => {
+                    warnings.push(format!("artifacts.{key} does nothing beside a catalog key; leave it out"));
+                }
+            }
         }
         for network in trusted_networks.iter().filter(|network| network.is_everything()) {
             warnings.push(format!(

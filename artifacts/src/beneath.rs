@@ -26,6 +26,12 @@ impl Beneath {
         Ok(Self { root: rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())? })
     }
 
+    /// Bytes that can still be written in it, also where its path cannot be followed.
+    pub(crate) fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(&self.root)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     /// Opens a directory below.
     pub(crate) fn dir(&self, path: &str) -> io::Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;

@@ -46,6 +46,11 @@ impl<W: Write> Write for HashingWriter<W> {
     }
 }
 
+/// Hash of what is in memory.
+pub(crate) fn hash_bytes(bytes: &[u8]) -> Sha256 {
+    Sha256::from_bytes(sha2::Sha256::digest(bytes).into())
+}
+
 /// Size in bytes and hash of a file. Blocks.
 pub fn hash_file(path: &Path) -> io::Result<(u64, Sha256)> {
     hash_reader(File::open(path)?)

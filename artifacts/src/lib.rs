@@ -20,11 +20,11 @@ mod store;
 mod unpack;
 
 pub use fetch::{
-    CacheWarning, FetchError, Fetched, Fetcher, Refusal, S3Access, Servers, SystemResolver, Tuning,
+    CacheWarning, FetchError, Fetched, Fetcher, Pin, Refusal, S3Access, Servers, SystemResolver, Tuning,
     http_client,
 };
 pub use hash::{HashingWriter, hash_file};
 pub use pack::{Pack, PackError, Packed, pack_dir};
 pub use place::{Owner, PlaceError, place_file};
 pub use store::{Drift, DriftKind, Inspected, Install, InstallError, InstalledTree, Store};
-pub use unpack::{Limits, UnpackError, Unpacked, unpack};
+pub use unpack::{Limits, Progress, UnpackError, Unpacked, unpack};

@@ -385,6 +385,41 @@ async fn small_files_have_a_ceiling_and_retries() {
 }
 
 #[tokio::test]
+async fn what_nobody_pins_is_seen_whole_or_not_at_all() {
+    let half = body()[..body().len() / 2].to_vec();
+    let server = Server::start([
+        ("/base/good", vec![Reply::Close, Reply::Announced(body().len() as u64, half.clone()), ok(&body())]),
+        ("/base/unannounced", vec![Reply::Unannounced(body())]),
+        ("/base/half", vec![Reply::Announced(body().len() as u64, half)]),
+        ("/base/gone", vec![Reply::Answer(404, String::new(), Vec::new())]),
+    ])
+    .await;
+    let bench = Bench::new(&server.url);
+    let limit = body().len() as u64;
+    let wanted = artifact("good", &body());
+    for name in ["good", "unannounced"] {
+        let told = Mutex::new((0, None));
+        let tell = |done, announced| *told.lock().unwrap() = (done, announced);
+        let pin = bench.fetcher.pin(&rel(name), limit, tell).await.unwrap();
+        assert_eq!((pin.size, pin.sha256), (limit, wanted.sha256), "{name}");
+        assert_eq!(*told.lock().unwrap(), (limit, (name == "good").then_some(limit)));
+    }
+    let hits = server.hits();
+    let fetched = bench.fetcher.fetch(&wanted, |_| ()).await.unwrap();
+    assert!(fetched.from_cache && server.hits() == hits, "what was seen is not fetched again");
+    for (name, limit, why) in [
+        ("half", limit, "ended after"),
+        ("gone", limit, "gone"),
+        ("good", limit - 1, "larger"),
+        ("unannounced", limit - 1, "larger"),
+    ] {
+        let error = bench.fetcher.pin(&rel(name), limit, |_, _| ()).await.unwrap_err();
+        assert!(chain(&error).contains(why), "{name}: {}", chain(&error));
+    }
+    assert_eq!(bench.cached().len(), 1, "nothing else is left: {:?}", bench.cached());
+}
+
+#[tokio::test]
 async fn an_unusable_cache_is_named() {
     let temp = tempfile::tempdir().unwrap();
     let file = temp.path().join("file");

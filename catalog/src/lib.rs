@@ -13,6 +13,7 @@
 
 mod builtin;
 mod check_plan;
+pub mod deployed;
 mod diff;
 mod document;
 mod entry;

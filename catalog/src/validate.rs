@@ -257,8 +257,8 @@ impl fmt::Display for Problems<'_> {
     }
 }
 
-const SCHEMA: u32 = 1;
-const MAX_BYTES: usize = 16 << 20;
+pub(crate) const SCHEMA: u32 = 1;
+pub(crate) const MAX_BYTES: usize = 16 << 20;
 const MAX_ARTIFACT_BYTES: u64 = 64 << 30;
 const MAX_PROBLEMS: usize = 100;
 const MAX_SHOWN: usize = 3;

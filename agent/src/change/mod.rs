@@ -121,6 +121,7 @@ impl Changer {
     }
 
     async fn begin(&self, wish: Wish) -> Result<Outcome, Problem> {
+        self.0.handle.check_free()?;
         let inner = Arc::clone(&self.0);
         let planned = tokio::task::spawn_blocking(move || inner.plan(&wish));
         let record =

@@ -19,6 +19,8 @@ pub(crate) struct ArtifactsConfig {
     pub channel: String,
     /// Whether a catalog without a signature is put up with, as long as there is no key.
     pub allow_unsigned: bool,
+    /// Whether, without a key, a list without hashes will do: what comes first is pinned.
+    pub allow_unpinned: bool,
     /// For buckets.
     pub s3: Option<S3Access>,
 }
@@ -30,6 +32,7 @@ impl Default for ArtifactsConfig {
             cache_bytes: DEFAULT_CACHE_MB << 20,
             channel: STABLE.to_owned(),
             allow_unsigned: false,
+            allow_unpinned: false,
             s3: None,
         }
     }
@@ -67,6 +70,7 @@ impl ArtifactsConfig {
             cache_bytes: cache_mb << 20,
             channel,
             allow_unsigned: table.allow_unsigned.unwrap_or(false),
+            allow_unpinned: table.allow_unpinned.unwrap_or(false),
             s3,
         })
     }
@@ -76,7 +80,8 @@ impl fmt::Display for ArtifactsConfig {
     /// As the table of a configuration file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "[artifacts]\nmirrors = {:?}\ncache_mb = {}", self.mirrors, self.cache_bytes >> 20)?;
-        writeln!(f, "channel = {:?}\nallow_unsigned = {}", self.channel, self.allow_unsigned)
+        writeln!(f, "channel = {:?}\nallow_unsigned = {}", self.channel, self.allow_unsigned)?;
+        writeln!(f, "allow_unpinned = {}", self.allow_unpinned)
     }
 }
 

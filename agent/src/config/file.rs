@@ -53,6 +53,7 @@ pub(super) struct ArtifactsTable {
     pub(super) cache_mb: Option<u64>,
     pub(super) channel: Option<String>,
     pub(super) allow_unsigned: Option<bool>,
+    pub(super) allow_unpinned: Option<bool>,
 }
 
 /// `[update]`
@@ -234,7 +235,7 @@ const KEYS: &[&str] = &[
     "workload_units",
     "container_shutdown_s",
 ];
-const ARTIFACTS_KEYS: &[&str] = &["mirrors", "cache_mb", "channel", "allow_unsigned"];
+const ARTIFACTS_KEYS: &[&str] = &["mirrors", "cache_mb", "channel", "allow_unsigned", "allow_unpinned"];
 const RESTART_KEYS: &[&str] = &["cause_aware"];
 const SHELL_KEYS: &[&str] = &["user", "detached_s", "sessions"];
 const STOP_KEYS: &[&str] = &["grace_s", "term_s", "cap_s", "warn"];
@@ -270,6 +271,7 @@ mod tests {
             cache_mb = 64
             channel = "beta"
             allow_unsigned = true
+            allow_unpinned = true
             [update]
             mode = "off"
             interval = "1h"

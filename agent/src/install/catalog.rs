@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zlh_artifacts::{FetchError, Fetcher};
 use zlh_catalog::{
-    Catalog, CatalogError, KeyList, KeyListError, PublicKey, RelPath, SignatureError, open_signed,
+    Catalog, CatalogError, KeyList, KeyListError, PublicKey, RelPath, SignatureError, deployed, open_signed,
 };
 use zlh_shim::durable;
 
@@ -70,9 +70,20 @@ pub(crate) enum Error {
     Expired(String),
 }
 
+/// What a catalog is believed for.
+pub(crate) struct Trust<'a> {
+    pub keys: &'a [String],
+    /// Without a key: one without a signature is taken, too.
+    pub unsigned: bool,
+    /// Without a key: where there is no catalog, a list without hashes is taken.
+    pub unpinned: bool,
+}
+
 /// A catalog to install from.
 pub(crate) struct Loaded {
     pub catalog: Catalog,
+    /// Whether it has sizes and hashes.
+    pub pinned: bool,
     pub warnings: Vec<String>,
 }
 
@@ -88,26 +99,29 @@ struct Seen {
 }
 
 /// Fetches and checks the catalog. What was seen is recorded only after every check passed.
-pub(crate) async fn load(
-    fetcher: &Fetcher,
-    keys: &[String],
-    allow_unsigned: bool,
-    state: &Path,
-) -> Result<Loaded, Error> {
+pub(crate) async fn load(fetcher: &Fetcher, trust: &Trust<'_>, state: &Path) -> Result<Loaded, Error> {
+    let keys = trust.keys;
     let record = state.join("catalog.json");
     // A record that cannot be read protects nothing, but must not stop everything either.
     let seen = durable::read_record::<Seen>(&record, SCHEMA).unwrap_or_default();
     let trusted = seen.trusted.clone().filter(|_| seen.configured == keys);
-    let unsigned = keys.is_empty() && allow_unsigned;
-    let (trusted, catalog) = if unsigned {
-        (None, Catalog::parse(&fetcher.get_small(&path("catalog.json")?, MAX_CATALOG).await?)?)
-    } else if keys.is_empty() {
+    if keys.is_empty() && !trust.unsigned && !trust.unpinned {
         return Err(SignatureError::NoKey.into());
-    } else {
-        let (trusted, keys_in_use) = follow_lists(fetcher, keys, trusted).await?;
-        let bytes = fetcher.get_small(&path("catalog.json")?, MAX_CATALOG).await?;
+    }
+    let (trusted, keys_in_use) = follow_lists(fetcher, keys, trusted).await?;
+    let bytes = match fetcher.get_small(&path("catalog.json")?, MAX_CATALOG).await {
+        Err(error) if error.is_not_found() => return instead(fetcher, trust, error).await,
+        read => read?,
+    };
+    let unsigned = keys.is_empty();
+    let catalog = if !unsigned {
         let signature = fetcher.get_small(&path("catalog.json.minisig")?, MAX_SIGNATURE).await?;
-        (trusted, open_signed(&bytes, &String::from_utf8_lossy(&signature), &keys_in_use)?)
+        open_signed(&bytes, &String::from_utf8_lossy(&signature), &keys_in_use)?
+    } else if trust.unsigned {
+        Catalog::parse(&bytes)?
+    } else {
+        // What pins hashes is never passed over for a list that does not.
+        return Err(SignatureError::NoKey.into());
     };
     if catalog.serial < seen.serial {
         return Err(Error::Older { got: catalog.serial, seen: seen.serial });
@@ -137,7 +151,20 @@ pub(crate) async fn load(
     {
         warnings.push(format!("the catalog's serial could not be recorded: {error}"));
     }
-    Ok(Loaded { catalog, warnings })
+    Ok(Loaded { catalog, pinned: true, warnings })
+}
+
+/// Of a server without a catalog: its list, if that will do.
+async fn instead(fetcher: &Fetcher, trust: &Trust<'_>, missing: FetchError) -> Result<Loaded, Error> {
+    let list = match fetcher.get_small(&path(deployed::LIST)?, MAX_CATALOG).await {
+        Err(error) if error.is_not_found() => return Err(missing.into()),
+        read => read?,
+    };
+    // With a key there has to be a signature: who takes the catalog away gets nothing for it.
+    if !trust.keys.is_empty() || !trust.unpinned {
+        return Err(CatalogError::Unpinned.into());
+    }
+    Ok(Loaded { catalog: Catalog::from_list(&list)?, pinned: false, warnings: Vec::new() })
 }
 
 /// From the last list that is known to the newest that is published.
@@ -147,6 +174,9 @@ async fn follow_lists(
     mut trusted: Option<(u64, Vec<String>)>,
 ) -> Result<(Option<(u64, Vec<String>)>, Vec<PublicKey>), Error> {
     let parse = |keys: &[String]| keys.iter().map(|key| key.parse()).collect::<Result<Vec<PublicKey>, _>>();
+    if configured.is_empty() {
+        return Ok((None, Vec::new()));
+    }
     let mut keys = parse(trusted.as_ref().map_or(configured, |(_, keys)| keys))?;
     for _ in 0..MAX_LISTS {
         let serial = trusted.as_ref().map_or(1, |(serial, _)| *serial) + 1;

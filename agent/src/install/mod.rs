@@ -13,6 +13,8 @@
 
 mod catalog;
 mod installer;
+mod pins;
+mod source;
 mod tend;
 
 use std::borrow::Cow;
@@ -23,16 +25,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use slog::{Logger, info, warn};
+use slog::Logger;
 use zlh_artifacts::{
-    FetchError, Fetcher, Install, InstallError as StoreError, Limits, Owner, PlaceError, Servers, Store,
-    Tuning, place_file,
+    FetchError, Install, InstallError as StoreError, Limits, Owner, PlaceError, Store, place_file,
 };
 use zlh_catalog::{
-    Artifact, Audience, Catalog, GameVersion, Id, InstallStep, LaunchPlan, LookupError, RelPath, Release,
-    Requirement, Runtime, RuntimeVersion, VersionRange,
+    Artifact, Audience, GameVersion, Id, InstallStep, LaunchPlan, LookupError, RelPath, Release, Requirement,
+    RuntimeVersion, VersionRange,
 };
 
+pub(crate) use self::source::Source;
 pub(crate) use self::tend::{Act, Kind, Tend, TendJob, installed, is};
 use crate::config::AgentConfig;
 use crate::game::payload::GameRequest;
@@ -84,6 +86,33 @@ pub(crate) enum InstallError {
     /// A file could not be put in place.
     #[error("placing a file failed")]
     Place(#[from] PlaceError),
+    /// What was pinned at its first use, and is something else now.
+    #[error(
+        "`{path}` is not what it was at its first use on {at}; if what lies there now is right, take its entry out of {}",
+        .record.display()
+    )]
+    Changed {
+        /// Its path on the artifact server.
+        path: String,
+        /// When it was pinned.
+        at: String,
+        /// Where that is recorded.
+        record: PathBuf,
+        /// What was fetched now.
+        #[source]
+        source: FetchError,
+    },
+    /// Nobody knows any more what was pinned.
+    #[error(
+        "the record of what was fetched without a catalog's hash cannot be used ({why}); put {} right, or remove it to pin everything anew",
+        .path.display()
+    )]
+    Pins {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The installer.
     #[error(transparent)]
     Installer(#[from] installer::Error),
@@ -131,39 +160,11 @@ pub(crate) struct Job {
 /// Fetched files by the names launch plans use.
 type Files = BTreeMap<Id, (Artifact, PathBuf)>;
 
-/// Where everything comes from: a fetcher and the catalog it read.
-pub(crate) struct Source {
-    pub fetcher: Fetcher,
-    pub catalog: Catalog,
-    pub warnings: Vec<String>,
-}
-
-impl Source {
-    /// Reads the catalog.
-    pub(crate) async fn open(
-        config: &AgentConfig,
-        paths: &Paths,
-        report: &impl Fn(Step),
-    ) -> Result<Self, InstallError> {
-        let url = config.artifacts_url.clone().ok_or(InstallError::NoServer)?;
-        let mut urls = vec![url];
-        urls.extend(config.artifacts.mirrors.iter().cloned());
-        let servers = Servers { urls, s3: config.artifacts.s3.clone() };
-        let tuning = Tuning { cache_budget: config.artifacts.cache_bytes, ..Tuning::default() };
-        let cache = paths.cache();
-        let fetcher = blocking(move || Fetcher::of(&servers, cache, tuning)).await??;
-        say(report, "reading the catalog");
-        let allow_unsigned = config.artifacts.allow_unsigned;
-        let loaded = catalog::load(&fetcher, &config.catalog_keys, allow_unsigned, &paths.state()).await?;
-        Ok(Self { fetcher, catalog: loaded.catalog, warnings: loaded.warnings })
-    }
-}
-
 /// What a request comes to in a catalog.
-struct Resolved<'c> {
-    entry: &'c GameVersion,
+struct Resolved {
+    entry: GameVersion,
     plan: LaunchPlan,
-    runtime: Option<(&'c Runtime, &'c RuntimeVersion)>,
+    runtime: Option<(Id, RuntimeVersion)>,
     /// What is to be said of it.
     warnings: Vec<String>,
 }
@@ -175,13 +176,13 @@ impl Job {
         &self,
         report: impl Fn(Step) + Clone + Send + Sync + 'static,
     ) -> Result<(), InstallError> {
-        let source = Source::open(&self.config, &self.paths, &report).await?;
-        let resolved = self.resolve(&source.catalog)?;
-        if let Some((kind, version)) = resolved.runtime {
+        let source = Source::open(&self.config, &self.paths, &self.log, &report).await?;
+        let resolved = self.resolve(&source, &report).await?;
+        if let Some((kind, version)) = &resolved.runtime {
             self.install_runtime(&source, kind, version, &report).await?;
         }
         for artifact in &resolved.entry.files {
-            fetch(&self.log, &source.fetcher, artifact, &report).await?;
+            source.fetch(artifact, &report).await?;
         }
         Ok(())
     }
@@ -191,22 +192,22 @@ impl Job {
         self,
         report: impl Fn(Step) + Clone + Send + Sync + 'static,
     ) -> Result<Installed, InstallError> {
-        let source = Source::open(&self.config, &self.paths, &report).await?;
+        let source = Source::open(&self.config, &self.paths, &self.log, &report).await?;
         let request = &self.request;
-        let Resolved { entry, plan, runtime, warnings: said } = self.resolve(&source.catalog)?;
+        let Resolved { entry, plan, runtime, warnings: said } = self.resolve(&source, &report).await?;
         let mut warnings = source.warnings.clone();
         warnings.extend(said);
 
         // Everything is here and verified before anything is put in place.
-        if let Some((_, version)) = runtime {
-            fetch(&self.log, &source.fetcher, &version.archive, &report).await?;
+        if let Some((_, version)) = &runtime {
+            source.fetch(&version.archive, &report).await?;
         }
         let mut files = Files::new();
         for artifact in &entry.files {
-            let path = fetch(&self.log, &source.fetcher, artifact, &report).await?;
+            let path = source.fetch(artifact, &report).await?;
             files.insert(artifact.name.clone(), (artifact.clone(), path));
         }
-        let runtime = match runtime {
+        let runtime = match &runtime {
             Some((kind, version)) => Some(self.install_runtime(&source, kind, version, &report).await?),
             None => None,
         };
@@ -233,9 +234,13 @@ impl Job {
         Ok(installed)
     }
 
-    /// Looks everything up before anything is fetched.
-    fn resolve<'c>(&self, catalog: &'c Catalog) -> Result<Resolved<'c>, InstallError> {
-        let request = &self.request;
+    /// Looks everything up before anything is fetched, but what has to be seen to be pinned.
+    async fn resolve(
+        &self,
+        source: &Source,
+        report: &(impl Fn(Step) + Clone + Send + Sync + 'static),
+    ) -> Result<Resolved, InstallError> {
+        let (request, catalog) = (&self.request, &source.catalog);
         let entry = catalog.game_version(&request.game, &request.variant, &request.version)?;
         let mut warnings = Vec::new();
         let note = check_release(&request.label(), "", &entry.release)?;
@@ -267,20 +272,28 @@ impl Job {
                 request.label()
             ));
         }
+        let runtime = match runtime {
+            Some((kind, version)) => Some((kind.id.clone(), source.pinned_runtime(version, report).await?)),
+            None => None,
+        };
+        let mut entry = entry.clone();
+        for artifact in &mut entry.files {
+            *artifact = source.pinned(artifact, report).await?;
+        }
         Ok(Resolved { entry, plan, runtime, warnings })
     }
 
     async fn install_runtime(
         &self,
         source: &Source,
-        kind: &Runtime,
+        kind: &Id,
         version: &RuntimeVersion,
         report: &(impl Fn(Step) + Clone + Send + Sync + 'static),
     ) -> Result<InstalledRuntime, InstallError> {
-        let archive = fetch(&self.log, &source.fetcher, &version.archive, report).await?;
+        let archive = source.fetch(&version.archive, report).await?;
         let tree = Tree {
             store: self.paths.runtimes(),
-            name: kind.id.to_string(),
+            name: kind.to_string(),
             version: version.version.clone(),
             artifact: version.archive.clone(),
             archive,
@@ -288,7 +301,7 @@ impl Job {
             executables: version.executables.values().cloned().collect(),
         };
         Ok(InstalledRuntime {
-            id: kind.id.clone(),
+            id: kind.clone(),
             version: version.version.clone(),
             dir: tree.install(report).await?,
             executables: version.executables.clone(),
@@ -369,31 +382,6 @@ pub(crate) fn check_release(name: &str, version: &str, release: &Release) -> Res
     }
 }
 
-/// A verified file in the cache.
-pub(crate) async fn fetch(
-    log: &Logger,
-    fetcher: &Fetcher,
-    artifact: &Artifact,
-    report: &(impl Fn(Step) + Clone + Send),
-) -> Result<PathBuf, InstallError> {
-    let text = format!("fetching {}", artifact.path.file_name());
-    say(report, &text);
-    let fetched = {
-        let (report, size) = (report.clone(), artifact.size);
-        fetcher
-            .fetch(artifact, move |done| report(Step { text: text.clone(), bytes: Some((done, size)) }))
-            .await?
-    };
-    if let Some(warning) = &fetched.warning {
-        warn!(log, "a damaged file of the cache was replaced"; "file" => %artifact.path, "why" => %warning);
-    }
-    for refusal in &fetched.refused {
-        warn!(log, "an artifact server was asked in vain"; "file" => %artifact.path, "why" => %refusal);
-    }
-    info!(log, "fetched and verified"; "file" => %artifact.path, "sha256" => %artifact.sha256, "from_cache" => fetched.from_cache);
-    Ok(fetched.path)
-}
-
 /// A tree to be installed into a store.
 struct Tree {
     store: PathBuf,
@@ -408,7 +396,7 @@ struct Tree {
 impl Tree {
     async fn install(
         self,
-        report: &(impl Fn(Step) + Clone + Send + 'static),
+        report: &(impl Fn(Step) + Clone + Send + Sync + 'static),
     ) -> Result<PathBuf, InstallError> {
         let text = format!("unpacking {} {}", self.name, self.version);
         say(report, &text);

@@ -21,7 +21,7 @@ use slog::{Logger, warn};
 use zlh_artifacts::{InstalledTree, Store};
 use zlh_catalog::{Audience, Catalog, Id, LookupError, RelPath, RuntimeVersion, compare_versions};
 
-use super::{InstallError, Source, Step, Tree, blocking, check_release, fetch, installer, say};
+use super::{InstallError, Source, Step, Tree, blocking, check_release, installer, say};
 use crate::config::AgentConfig;
 use crate::errors::chain;
 use crate::paths::Paths;
@@ -149,6 +149,7 @@ impl TendJob {
                 let source = self.source(&report).await?;
                 let entry = self.tend.kind.find(&source.catalog, id, version).map_err(InstallError::from)?;
                 let note = check_release(id, version, &entry.release)?;
+                let entry = &source.pinned_runtime(entry, &report).await?;
                 self.install(&source, id, entry, None, &report).await?;
                 let tree = self.tree_of(id, entry).await?;
                 // The first one is chosen; later ones only by an upgrade.
@@ -171,6 +172,7 @@ impl TendJob {
                 let kind = self.tend.kind;
                 let entry =
                     kind.find(&source.catalog, &tree.name, &tree.version).map_err(InstallError::from)?;
+                let entry = &source.pinned_runtime(entry, &report).await?;
                 self.install(&source, &tree.name, entry, Some(tree), &report).await?;
                 if tree.active {
                     self.activate(self.tree_of(&tree.name, entry).await?).await?;
@@ -223,6 +225,7 @@ impl TendJob {
         };
         let version = entry.version.as_str();
         let note = check_release(id, version, &entry.release)?;
+        let entry = &source.pinned_runtime(entry, report).await?;
         let before = self.trees().await?.into_iter().find(|tree| tree.active && tree.name == id);
         if before.as_ref().is_some_and(|tree| tree.version == version && tree.sha256 == entry.archive.sha256)
         {
@@ -338,7 +341,7 @@ impl TendJob {
     }
 
     async fn source(&self, report: &impl Fn(Step)) -> Result<Source, InstallError> {
-        Source::open(&self.config, &self.paths, report).await
+        Source::open(&self.config, &self.paths, &self.log, report).await
     }
 
     /// From the catalog; `instead`: of this damaged tree, once everything else is here.
@@ -350,7 +353,7 @@ impl TendJob {
         instead: Option<&InstalledTree>,
         report: &(impl Fn(Step) + Clone + Send + Sync + 'static),
     ) -> Result<(), InstallError> {
-        let archive = fetch(&self.log, &source.fetcher, &entry.archive, report).await?;
+        let archive = source.fetch(&entry.archive, report).await?;
         if let Some(damaged) = instead {
             self.remove(vec![damaged.clone()]).await?;
         }

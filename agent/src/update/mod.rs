@@ -233,7 +233,7 @@ impl Inner {
 
     /// The newest that is offered, and what else there is to know of it.
     async fn look(&self) -> Option<String> {
-        let source = Source::open(&self.config, &self.paths, &|_| ()).await;
+        let source = Source::open(&self.config, &self.paths, &self.log, &|_| ()).await;
         let audience = self.audience();
         let found = source
             .map(|source| source.catalog.newest_agent(&audience).map(|release| release.version.clone()))
@@ -309,11 +309,11 @@ impl Inner {
                 }
             }
         };
-        let source = Source::open(&self.config, &self.paths, &report).await?;
+        let source = Source::open(&self.config, &self.paths, &self.log, &report).await?;
         let release = self.choose(&source, request)?;
         install::check_release("agent", &release.version, &release.release)?;
         self.say(operation, UpdateState::Preparing, &format!("fetching {}", release.version));
-        let binary = install::fetch(&self.log, &source.fetcher, &release.binary, &report).await?;
+        let binary = source.fetch(&release.binary, &report).await?;
         let releases = Releases::new(&self.paths);
         let (to, sha256) = (release.version.clone(), release.binary.sha256);
         let io = |step: &str| {

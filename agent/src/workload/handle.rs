@@ -190,6 +190,11 @@ impl Handle {
         Ok(operation)
     }
 
+    /// Refuses while a change holds the workload, before anything else is found wrong.
+    pub(crate) fn check_free(&self) -> Result<(), Problem> {
+        self.held().map_or(Ok(()), |operation| Err(busy(&operation)))
+    }
+
     /// Ends what [`Handle::take_hold`] began.
     pub(crate) fn release(&self, operation: &OperationSummary, state: OperationState, error: Option<String>) {
         *self.hold() = None;

@@ -203,7 +203,7 @@ impl FetchError {
     }
 
     /// Whether the server has other bytes than the catalog says.
-    pub(crate) fn is_wrong_content(&self) -> bool {
+    pub fn is_wrong_content(&self) -> bool {
         matches!(self, Self::HashMismatch { .. } | Self::SizeMismatch { .. } | Self::Encoded { .. })
     }
 

@@ -14,6 +14,7 @@
 mod cache;
 mod error;
 mod part;
+mod pin;
 mod source;
 mod transfer;
 
@@ -32,6 +33,7 @@ use source::Source;
 
 pub use cache::CacheWarning;
 pub use error::{FetchError, Refusal};
+pub use pin::Pin;
 pub use source::{S3Access, SystemResolver};
 
 /// A client of one artifact server and its mirrors, with a cache. Cheap to clone.

@@ -51,7 +51,7 @@ pub(super) async fn transfer(
     part.note(source.name(), body.tag.as_deref());
     let begins = body.begins;
     let writer = part.writer(begins).map_err(disk)?;
-    let mut piece = Piece { writer, pending: Vec::new(), pending_bytes: 0 };
+    let mut piece = Piece::new(writer);
     let mut got = begins;
     loop {
         let chunk = match body.chunk().await {
@@ -94,20 +94,24 @@ pub(super) async fn transfer(
 }
 
 /// Collects chunks and writes and hashes them, 1 MiB at a time, off the async threads.
-struct Piece {
+pub(super) struct Piece {
     writer: HashingWriter<File>,
     pending: Vec<Bytes>,
     pending_bytes: usize,
 }
 
 impl Piece {
-    async fn push(mut self, chunk: Bytes) -> io::Result<Self> {
+    pub(super) fn new(writer: HashingWriter<File>) -> Self {
+        Self { writer, pending: Vec::new(), pending_bytes: 0 }
+    }
+
+    pub(super) async fn push(mut self, chunk: Bytes) -> io::Result<Self> {
         self.pending_bytes += chunk.len();
         self.pending.push(chunk);
         if self.pending_bytes < WRITE_BYTES { Ok(self) } else { self.flush().await }
     }
 
-    async fn flush(mut self) -> io::Result<Self> {
+    pub(super) async fn flush(mut self) -> io::Result<Self> {
         let written = spawn_blocking(move || {
             for chunk in self.pending.drain(..) {
                 self.writer.write_all(&chunk)?;
@@ -118,7 +122,7 @@ impl Piece {
         written.await.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
-    fn hash(self) -> Sha256 {
+    pub(super) fn hash(self) -> Sha256 {
         self.writer.finish().2
     }
 }

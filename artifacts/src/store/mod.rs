@@ -21,7 +21,6 @@ mod mark;
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
-use std::ops::ControlFlow;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +29,7 @@ use thiserror::Error;
 use zlh_catalog::{Artifact, NameError, RelPath, Sha256, check_component, compare_versions};
 
 use crate::beneath::{exchange, free_bytes, rename, sync_dir, unique};
-use crate::unpack::{Limits, UnpackError, unpack};
+use crate::unpack::{Limits, Progress, UnpackError, unpack};
 use mark::{Mark, SCHEMA};
 
 pub use active::Inspected;
@@ -193,7 +192,7 @@ impl Store {
     pub fn install(
         &self,
         install: &Install<'_>,
-        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+        progress: &mut Progress<'_>,
     ) -> Result<PathBuf, InstallError> {
         let Install { name, version, artifact, .. } = *install;
         check_names(name, version)?;
@@ -294,7 +293,7 @@ impl Store {
         &self,
         install: &Install<'_>,
         staging: &Staging,
-        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+        progress: &mut Progress<'_>,
     ) -> Result<(), InstallError> {
         let (name, version) = (install.name.to_owned(), install.version.to_owned());
         let dir = self.trees();

@@ -3,7 +3,7 @@
 //! ```text
 //! tar.gz, tar.zst, tar.xz ──Decoder──► Ahead ──TarReader──┐
 //!                          (a thread)                     ├─► Unpacker ──► directory
-//! zip ──────────────────────────────────────ZipReader─────┘   (the policy)
+//! zip ──────────────────────────────────────ZipReader─────┘   (the policy, as nobody)
 //! ```
 //!
 //! Reject, do not repair: one entry that a release archive has no business to contain fails
@@ -21,6 +21,7 @@ mod pax;
 mod reader;
 mod tree;
 mod unpacker;
+mod unprivileged;
 mod zip;
 
 use std::fs::File;
@@ -49,17 +50,21 @@ pub struct Unpacked {
     pub bytes: u64,
 }
 
+/// Is told the bytes of the archive that were read, and can end the work. Where we are root it
+/// is called by a thread that is not.
+pub type Progress<'a> = dyn FnMut(u64) -> ControlFlow<()> + Send + 'a;
+
 /// Unpacks `archive` into `dest`, an existing empty directory that nobody else can reach,
 /// with `strip_components` leading components less. Size and hash of the archive must have
-/// been checked. Blocks. `progress` gets the bytes of the archive that were read, and can
-/// end it.
+/// been checked. Blocks. What is written is written by an unprivileged user and belongs to
+/// `dest`'s owner in the end.
 pub fn unpack(
     archive: &Path,
     media_type: MediaType,
     dest: &Path,
     strip_components: u8,
     limits: &Limits,
-    progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    progress: &mut Progress<'_>,
 ) -> Result<Unpacked, UnpackError> {
     let unreadable = |source| UnpackError::Read { path: archive.to_owned(), source };
     if !media_type.is_archive() {
@@ -67,15 +72,20 @@ pub fn unpack(
     }
     let file = File::open(archive).map_err(unreadable)?;
     let size = file.metadata().map_err(unreadable)?.len();
-    let root = Beneath::open(dest).map_err(|source| UnpackError::Write { entry: String::new(), source })?;
-    let (meter, budget) = (Meter::default(), limits.budget(size));
-    let unpacker = Unpacker::new(root, dest, limits, strip_components, &meter, progress);
-    if media_type == MediaType::Zip {
-        return unpacker.run(&mut ZipReader::open(&file, size, budget, limits.entries, &meter)?);
-    }
-    let decoder = Decoder::new(file, media_type, &meter)
-        .map_err(unreadable)?
-        .ok_or_else(|| UnpackError::NotAnArchive(archive.to_owned()))?;
-    ahead::decode_ahead(decoder, &meter, |data| unpacker.run(&mut TarReader::new(data, budget)))
-        .map_err(unreadable)?
+    let written = |source| UnpackError::Write { entry: String::new(), source };
+    let root = Beneath::open(dest).map_err(written)?;
+    let own = root.dir("").map_err(written)?;
+    let work = || {
+        let (meter, budget) = (Meter::default(), limits.budget(size));
+        let unpacker = Unpacker::new(root, dest, limits, strip_components, &meter, progress);
+        if media_type == MediaType::Zip {
+            return unpacker.run(&mut ZipReader::open(&file, size, budget, limits.entries, &meter)?);
+        }
+        let decoder = Decoder::new(file, media_type, &meter)
+            .map_err(unreadable)?
+            .ok_or_else(|| UnpackError::NotAnArchive(archive.to_owned()))?;
+        ahead::decode_ahead(decoder, &meter, |data| unpacker.run(&mut TarReader::new(data, budget)))
+            .map_err(unreadable)?
+    };
+    unprivileged::confined(own, work).map_err(written)?
 }

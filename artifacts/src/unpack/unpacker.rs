@@ -11,8 +11,8 @@ use rustix::fs::{AtFlags, Mode};
 use super::decode::Meter;
 use super::entry::{CopyError, Entries, Entry, Kind};
 use super::tree::{self, Tree};
-use super::{Limits, UnpackError, Unpacked};
-use crate::beneath::{Beneath, create_new, free_bytes};
+use super::{Limits, Progress, UnpackError, Unpacked};
+use crate::beneath::{Beneath, create_new};
 
 pub(crate) struct Unpacker<'a> {
     root: Beneath,
@@ -27,7 +27,7 @@ pub(crate) struct Unpacker<'a> {
     done: Unpacked,
     buffer: Vec<u8>,
     meter: &'a Meter,
-    progress: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
+    progress: &'a mut Progress<'a>,
 }
 
 impl<'a> Unpacker<'a> {
@@ -37,7 +37,7 @@ impl<'a> Unpacker<'a> {
         limits: &'a Limits,
         strip: u8,
         meter: &'a Meter,
-        progress: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
+        progress: &'a mut Progress<'a>,
     ) -> Self {
         Self {
             root,
@@ -187,7 +187,7 @@ impl<'a> Unpacker<'a> {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => UnpackError::NoSpace {
                 dir: self.dest.to_owned(),
                 needed,
-                free: free_bytes(self.dest).unwrap_or(0),
+                free: self.root.free_bytes().unwrap_or(0),
             },
             _ => UnpackError::Write { entry: path.to_owned(), source },
         }

@@ -15,6 +15,7 @@ mod changes;
 mod chaos;
 mod console;
 mod crashes;
+mod deployed;
 mod disks;
 mod endurance;
 mod fake_game;

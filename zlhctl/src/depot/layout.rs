@@ -1,5 +1,6 @@
 //! Where files lie in a store: the paths that deployed callers know, wherever there are any.
 
+use zlh_catalog::deployed::{java_archive, server_file};
 use zlh_catalog::{Id, MediaType, RelPath};
 
 /// The agent's binary, as deployed agents look for it.
@@ -8,7 +9,7 @@ pub(super) const AGENT_BINARY: &str = "zlh-agent-linux-amd64";
 /// Of a runtime. Java has a folder of its own beside those of the workspaces.
 pub(super) fn runtime(id: &Id, version: &str, file_name: &str) -> String {
     match id.as_str() {
-        "java" => format!("java/{version}/{}", java_name(version)),
+        "java" => java_archive(version),
         id => format!("devcontainer/{id}/{version}/{file_name}"),
     }
 }
@@ -20,7 +21,7 @@ pub(super) fn addon(id: &Id, version: &str, file_name: &str) -> String {
 
 /// Of a game server.
 pub(super) fn game(game: &Id, variant: &Id, version: &str, file_name: &str) -> String {
-    let jar = file_name.ends_with(".jar").then(|| server_jar(variant.as_str())).flatten();
+    let jar = file_name.ends_with(".jar").then(|| server_file(variant.as_str())).flatten();
     format!("{game}/{variant}/{version}/{}", jar.unwrap_or(file_name))
 }
 
@@ -35,27 +36,6 @@ pub(super) fn beside(path: &str, short_hash: &str) -> String {
         Some((folder, name)) => format!("{folder}/{short_hash}/{name}"),
         None => format!("{short_hash}/{path}"),
     }
-}
-
-/// The name that payloads of deployed callers have for a Java of that version.
-pub(super) fn java_name(version: &str) -> String {
-    format!("OpenJDK{version}.tar.gz")
-}
-
-/// The name that payloads of deployed callers have for a variant's file.
-pub(super) fn server_jar(variant: &str) -> Option<&'static str> {
-    match variant {
-        "vanilla" | "paper" | "purpur" => Some("server.jar"),
-        "fabric" => Some("fabric-server.jar"),
-        "forge" => Some("forge-installer.jar"),
-        "neoforge" => Some("neoforge-installer.jar"),
-        _ => None,
-    }
-}
-
-/// Variants whose launchers and installers fetch further files by themselves.
-pub(super) fn fetches_upstream(variant: &str) -> bool {
-    matches!(variant, "paper" | "purpur" | "fabric" | "forge" | "neoforge")
 }
 
 /// What a file is, by the end of its name.

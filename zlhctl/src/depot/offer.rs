@@ -63,6 +63,16 @@ pub(crate) struct Added {
     pub what: &'static str,
 }
 
+fn unpacked(
+    version: String,
+    archive: Artifact,
+    strip_components: u8,
+    executables: BTreeMap<Id, RelPath>,
+    release: Release,
+) -> RuntimeVersion {
+    RuntimeVersion { version, archive, strip_components, executables, release }
+}
+
 impl Item {
     /// The name that the entry has in the catalog.
     pub(crate) fn entry(&self, version: &str) -> String {
@@ -152,27 +162,15 @@ impl Depot {
         let version = offer.version.to_owned();
         match offer.item.clone() {
             Item::Runtime { id, strip, programs } => {
-                let version = RuntimeVersion {
-                    version,
-                    archive: artifact,
-                    strip_components: strip,
-                    executables: programs,
-                    release,
-                };
+                let version = unpacked(version, artifact, strip, programs, release);
                 edit::set_runtime(&mut self.catalog.runtimes, &id, version);
             }
             Item::Addon { id, strip, programs } => {
-                let version = RuntimeVersion {
-                    version,
-                    archive: artifact,
-                    strip_components: strip,
-                    executables: programs,
-                    release,
-                };
+                let version = unpacked(version, artifact, strip, programs, release);
                 edit::set_runtime(&mut self.catalog.addons, &id, version);
             }
             Item::Game { game, variant, requires, launch, prepared } => {
-                let fetches_upstream = !prepared && layout::fetches_upstream(variant.as_str());
+                let fetches_upstream = !prepared && zlh_catalog::deployed::fetches_upstream(variant.as_str());
                 let entry = GameVersion {
                     version,
                     files: vec![artifact],

@@ -17,9 +17,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use zlh_catalog::{Artifact, Audience, Catalog, Release, compare_versions};
+use zlh_catalog::{Artifact, Audience, Catalog, Release, compare_versions, deployed};
 
-use super::layout;
 use crate::atomic;
 
 pub(super) const MANIFEST: &str = "agents/manifest.json";
@@ -27,7 +26,7 @@ pub(super) const MANIFEST: &str = "agents/manifest.json";
 /// Generated texts by their path.
 pub(super) fn texts(catalog: &Catalog) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([
-        ("_catalog.json".to_owned(), text(&games(catalog))),
+        (deployed::LIST.to_owned(), text(&games(catalog))),
         ("devcontainer/_catalog.json".to_owned(), text(&runtimes(catalog))),
     ]);
     for agent in &catalog.agents {
@@ -87,12 +86,12 @@ pub(super) fn aliases(catalog: &Catalog) -> BTreeMap<String, &Artifact> {
         // A later one takes the place of an earlier one of the same line.
         for version in versions {
             let major = version.version.split(['.', '+', '-']).next().unwrap_or_default();
-            all.insert(format!("java/{major}/{}", layout::java_name(major)), &version.archive);
+            all.insert(deployed::java_archive(major), &version.archive);
         }
     }
     for game in &catalog.games {
         for variant in &game.variants {
-            let Some(name) = layout::server_jar(variant.id.as_str()) else { continue };
+            let Some(name) = deployed::server_file(variant.id.as_str()) else { continue };
             for version in variant.versions.iter().filter(|one| is_for_all(&one.release)) {
                 if let [file] = version.files.as_slice()
                     && file.path.as_str().ends_with(".jar")

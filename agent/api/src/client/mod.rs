@@ -15,7 +15,9 @@
 
 mod artifacts;
 mod connect;
+mod crashes;
 mod error;
+mod shells;
 
 use std::time::Duration;
 
@@ -31,10 +33,8 @@ use serde_json::Value;
 
 use crate::{
     Accepted, CONSOLE_NEXT_HEADER, CONSOLE_OFFSET_HEADER, CONSOLE_PROTOCOL, CommandOutput, CommandRequest,
-    CrashRecord, Crashes, DEFAULT_PORT, History, HistoryWindow, Operation, Operations, Players, Problem,
-    Ready, Status, Version,
+    DEFAULT_PORT, History, HistoryWindow, Operation, Operations, Players, Problem, Ready, Status, Version,
 };
-use crate::{NewShell, Shell, Shells};
 
 /// Talks to one agent.
 #[derive(Clone)]
@@ -356,58 +356,6 @@ impl Client {
         let protocol = text_header(response.headers(), header::SEC_WEBSOCKET_PROTOCOL.as_str());
         let stream = response.upgrade().await.map_err(|error| self.transport(error, self.timeout))?;
         Ok(ConsoleStream { stream, accept, has_offsets: protocol.as_deref() == Some(CONSOLE_PROTOCOL) })
-    }
-
-    /// The last crashes, newest first.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn crashes(&self) -> Result<Vec<CrashRecord>, ClientError> {
-        Ok(self.get_large::<Crashes>("crashes").await?.crashes)
-    }
-
-    /// One crash with its evidence.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn crash(&self, id: &str) -> Result<CrashRecord, ClientError> {
-        self.get(&format!("crashes/{}", id.replace('/', ""))).await
-    }
-
-    /// Has the agent do what a step of a crash's remedy offers.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn act_on_crash(&self, id: &str, action: &str) -> Result<Accepted, ClientError> {
-        let path = format!("crashes/{}/actions/{}", id.replace('/', ""), action.replace('/', ""));
-        let response = self.send(self.request(Method::POST, &path)).await?;
-        self.json(response).await
-    }
-
-    /// `GET /shells`.
-    ///
-    /// # Errors
-    /// Any [`ClientError`].
-    pub async fn shells(&self) -> Result<Vec<Shell>, ClientError> {
-        Ok(self.get::<Shells>("shells").await?.shells)
-    }
-
-    /// `POST /shells`.
-    ///
-    /// # Errors
-    /// Any [`ClientError`].
-    pub async fn open_shell(&self, shell: &NewShell) -> Result<Shell, ClientError> {
-        let response = self.send(self.request(Method::POST, "shells").json(shell)).await?;
-        self.json(response).await
-    }
-
-    /// `DELETE /shells/{name}`.
-    ///
-    /// # Errors
-    /// Any [`ClientError`].
-    pub async fn close_shell(&self, name: &str) -> Result<(), ClientError> {
-        let url = self.url(&format!("shells/{}", name.replace('/', "")));
-        self.send(self.authorize(self.http.delete(url))).await.map(drop)
     }
 
     /// Fifty records with their logs.
