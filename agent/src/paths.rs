@@ -63,6 +63,11 @@ impl Paths {
         self.agent().join("state")
     }
 
+    /// The home of programs that are only tried, while they are.
+    pub(crate) fn probe_home(&self) -> PathBuf {
+        self.root.join("run/zlh-agent/probe")
+    }
+
     /// A workload's journal.
     pub(crate) fn journal(&self, workload: &str) -> PathBuf {
         self.state().join("journal").join(workload)

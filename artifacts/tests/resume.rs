@@ -33,6 +33,8 @@ enum Ranges {
     Honoured,
     /// Always the whole, with 200.
     Ignored,
+    /// As asked for, but with 200.
+    CalledWhole,
     /// 206 from another place than was asked for.
     Shifted,
     /// 206 of another size.
@@ -95,6 +97,7 @@ async fn answer(mut stream: TcpStream, manners: Manners, asked: Asked) {
         _ if from == 0 || !same => (format!("200 X\r\ncontent-length: {size}"), &manners.file[..]),
         Ranges::Ignored => (format!("200 X\r\ncontent-length: {size}"), &manners.file[..]),
         Ranges::Honoured => (partial(from, size), &manners.file[from..]),
+        Ranges::CalledWhole => (partial(from, size).replace("206", "200"), &manners.file[from..]),
         Ranges::Shifted => (partial(from - 1, size), &manners.file[from..]),
         Ranges::OfAnother => (partial(from, size + 1), &manners.file[from..]),
         Ranges::Refused => ("416 X\r\ncontent-length: 0".to_owned(), &[][..]),
@@ -179,6 +182,18 @@ async fn the_next_process_goes_on() {
     let fetched = fetcher(&temp, &[&url]).fetch(&wanted, |_| ()).await.unwrap();
     assert_eq!(std::fs::read(fetched.path).unwrap(), file);
     assert_eq!(*asked.lock().unwrap(), ["bytes=1000000- if \"one\""]);
+}
+
+#[tokio::test]
+async fn a_range_that_is_sent_as_200_is_one() {
+    let file = body();
+    let broken = Manners { cuts_after: Some(1_000_000), ranges: Ranges::CalledWhole, ..manners(&file) };
+    let (url, asked) = serve(shared(broken)).await;
+    let temp = tempfile::tempdir().unwrap();
+    let fetched = fetcher(&temp, &[&url]).fetch(&artifact("f", &file), |_| ()).await.unwrap();
+    assert_eq!(std::fs::read(fetched.path).unwrap(), file);
+    let expected = ["whole", "bytes=1000000- if \"one\"", "bytes=2000000- if \"one\""];
+    assert_eq!(*asked.lock().unwrap(), expected);
 }
 
 #[tokio::test]

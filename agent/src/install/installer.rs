@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -119,6 +119,36 @@ impl Installer<'_> {
     }
 }
 
+/// A home for one run of a program that writes one even when it only says its version, as
+/// code-server does. Removed when dropped.
+pub(crate) struct Home(PathBuf);
+
+impl Home {
+    /// Makes it, the user's own; what an agent that was killed left of the last one goes.
+    pub(crate) fn new(dir: PathBuf, user: Option<&UserIds>) -> io::Result<Self> {
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::DirBuilder::new().mode(0o700).create(&dir)?;
+        let home = Self(dir);
+        if let Some(user) = user {
+            std::os::unix::fs::chown(&home.0, Some(user.uid), Some(user.gid))?;
+        }
+        Ok(home)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// The process group of an installer that was not waited for yet; killed when dropped.
 struct Group(Option<u32>);
 
@@ -184,5 +214,18 @@ mod tests {
             assert!(std::time::Instant::now() < deadline, "its child lives on");
             tokio::task::yield_now().await;
         }
+    }
+
+    #[test]
+    fn a_home_is_new_each_time_and_gone_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("home");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("left"), "x").unwrap();
+        let home = Home::new(path.clone(), None).unwrap();
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+        std::fs::write(path.join("written"), "x").unwrap();
+        drop(home);
+        assert!(!path.exists());
     }
 }

@@ -268,12 +268,14 @@ impl TendJob {
         let user = game_user(&self.paths, self.config.game_user.as_deref())
             .map_err(|error| (String::new(), chain(&error)))?;
         let log = self.paths.state().join("probe.log");
+        let home = installer::Home::new(self.paths.probe_home(), user.ids.as_ref())
+            .map_err(|error| (String::new(), format!("has no home to run in: {error}")))?;
         for path in executables.values() {
             let program = tree.join(path.as_str());
             let bin = program.parent().unwrap_or(tree).display().to_string();
             let env = [
                 ("PATH", format!("{bin}:/usr/local/bin:/usr/bin:/bin")),
-                ("HOME", "/nonexistent".to_owned()),
+                ("HOME", home.path().display().to_string()),
                 ("LANG", "C.UTF-8".to_owned()),
             ];
             let run = installer::Installer {

@@ -13,6 +13,7 @@ mod browser;
 mod bucket;
 mod changes;
 mod chaos;
+mod code_server;
 mod console;
 mod crashes;
 mod deployed;

@@ -89,15 +89,17 @@ impl Http {
 
     fn accept(&self, response: Response, path: &RelPath, from: Option<&Resume>) -> Result<Body, FetchError> {
         let named = path.to_string();
+        let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+        let asked = |from: &Resume| format!("bytes {}-{}/{}", from.offset, from.size - 1, from.size);
         let begins = match (response.status(), from) {
-            (StatusCode::OK, _) => 0,
-            (StatusCode::PARTIAL_CONTENT, Some(from)) => {
-                let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
-                if range != Some(&format!("bytes {}-{}/{}", from.offset, from.size - 1, from.size)) {
-                    let got = range.unwrap_or("none").chars().filter(|c| !c.is_control()).take(80).collect();
-                    return Err(FetchError::Range { path: named, got });
-                }
+            // Some buckets, rclone's among them, send the range that was asked for as a 200.
+            (StatusCode::OK | StatusCode::PARTIAL_CONTENT, Some(from)) if range == Some(&asked(from)) => {
                 from.offset
+            }
+            (StatusCode::OK, _) => 0,
+            (StatusCode::PARTIAL_CONTENT, Some(_)) => {
+                let got = range.unwrap_or("none").chars().filter(|c| !c.is_control()).take(80).collect();
+                return Err(FetchError::Range { path: named, got });
             }
             (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => {
                 return Err(FetchError::Range { path: named, got: "416".to_owned() });
