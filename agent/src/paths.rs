@@ -63,9 +63,9 @@ impl Paths {
         self.agent().join("state")
     }
 
-    /// The home of programs that are only tried, while they are.
-    pub(crate) fn probe_home(&self) -> PathBuf {
-        self.root.join("run/zlh-agent/probe")
+    /// The home of programs of that kind that are only tried, while they are.
+    pub(crate) fn probe_home(&self, kind: &str) -> PathBuf {
+        self.root.join("run/zlh-agent").join(format!("probe-{kind}"))
     }
 
     /// A workload's journal.

@@ -59,9 +59,10 @@ pub(crate) async fn watch(probe: Probe, port: u16, seen: mpsc::Sender<Seen>) {
 async fn follow(probe: Probe, port: u16, seen: &mpsc::Sender<Seen>) {
     let mut occupied = first_answer(probe, port, seen).await;
     let mut told = Seen::Answers;
-    // Whoever asked has gone when a send fails: `watch` ends with it.
-    let _ = seen.send(told.clone()).await;
+    // Whoever asked has gone when a send fails: `watch` ends with it. Who is online comes first:
+    // a stop of a server that is ready warns those.
     let _ = seen.send(Seen::Occupied(occupied)).await;
+    let _ = seen.send(told.clone()).await;
     let mut failures = 0;
     loop {
         match failures {

@@ -268,7 +268,12 @@ impl TendJob {
         let user = game_user(&self.paths, self.config.game_user.as_deref())
             .map_err(|error| (String::new(), chain(&error)))?;
         let log = self.paths.state().join("probe.log");
-        let home = installer::Home::new(self.paths.probe_home(), user.ids.as_ref())
+        // Of its own kind: the other may be trying something, too.
+        let kind = match self.tend.kind {
+            Kind::Runtimes => "runtimes",
+            Kind::Addons => "addons",
+        };
+        let home = installer::Home::new(self.paths.probe_home(kind), user.ids.as_ref())
             .map_err(|error| (String::new(), format!("has no home to run in: {error}")))?;
         for path in executables.values() {
             let program = tree.join(path.as_str());
