@@ -162,6 +162,7 @@ const INTERNAL: &str = "\
 Internal personalities, started by the agent itself and not for people:
   shim  holds the terminal, the process and the console log of one workload
   exec  drops privileges and becomes the workload's own process
+  launch  starts a newer agent as a child of the service manager's
   stand-in  waits for a newer agent that took over, where no service manager could be told";
 
 #[cfg(test)]

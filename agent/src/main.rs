@@ -58,6 +58,7 @@ fn main() -> ExitCode {
     match arguments.split_first() {
         Some((name, rest)) if name == "shim" => zlh_shim::holder::main(rest),
         Some((name, rest)) if name == "exec" => zlh_shim::exec_stage::main(rest),
+        Some((name, rest)) if name == "launch" => update::launch(rest),
         Some((name, [pid])) if name == "stand-in" => match pid.to_str().and_then(|pid| pid.parse().ok()) {
             Some(pid) => update::stand_in(pid),
             None => ExitCode::FAILURE,

@@ -133,6 +133,11 @@ impl Paths {
         self.root.join("run/zlh-agent/listen")
     }
 
+    /// Holds the pid of a new version, from its start until it is read.
+    pub(crate) fn launch_note(&self) -> PathBuf {
+        self.root.join("run/zlh-agent/launched")
+    }
+
     /// Held locked by the one agent of this root.
     pub(crate) fn lock_file(&self) -> PathBuf {
         self.root.join("run/zlh-agent/lock")

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use slog::{Logger, error, info, o, warn};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 use zlh_shim::durable;
 
 use crate::change::Changer;
@@ -65,7 +65,9 @@ pub(crate) fn run(options: &RunOptions) -> ExitCode {
     });
     let code = match result {
         Ok(None) => ExitCode::SUCCESS,
-        Ok(Some((hand_over, paths))) => update::stand_guard(&hand_over, &paths, &notify, &log),
+        Ok(Some((hand_over, signals, paths))) => {
+            update::stand_guard(&hand_over, signals, &paths, &notify, &log)
+        }
         Err(reason) => {
             error!(log, "{}", reason);
             ExitCode::FAILURE
@@ -82,13 +84,16 @@ async fn serve(
     notify: Arc<Notify>,
     log: &Logger,
     began: Instant,
-) -> Result<Option<(HandOver, Paths)>, String> {
+) -> Result<Option<(HandOver, [Signal; 2], Paths)>, String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("cannot take signals: {e}"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| format!("cannot take signals: {e}"))?;
     // A closed terminal is no reason to leave; the configuration is read at the start only.
     let mut hangup = signal(SignalKind::hangup()).map_err(|e| format!("cannot take signals: {e}"))?;
     let ignore_hangups = async move { while hangup.recv().await.is_some() {} };
     tokio::spawn(ignore_hangups);
+    if update::is_to_leave() {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+    }
     let paths = Paths::new(&config.root);
     paths.prepare().map_err(|error| error.to_string())?;
     let _lock = one_agent(&paths)?;
@@ -119,7 +124,8 @@ async fn serve(
 
     let journal = handle.journal().clone();
     notify.ready();
-    tokio::spawn(tell_status(handle.changes(), notify.clone()));
+    let (main, is_main) = mpsc::channel(1);
+    tokio::spawn(tell_status(handle.changes(), notify.clone(), is_main));
     let (stop, stopped) = watch::channel(false);
     let changer = Changer::new(handle.clone(), paths.clone(), config.clone(), log);
     changer.resume();
@@ -135,7 +141,11 @@ async fn serve(
     let server = tokio::spawn(http::serve(listener, app, stopped));
     {
         let (paths, log) = (paths.clone(), log.clone());
-        tokio::task::spawn_blocking(move || update::announce(address, &paths, &log));
+        tokio::task::spawn_blocking(move || {
+            if update::announce(address, &paths, &log) {
+                let _ = main.try_send(());
+            }
+        });
     }
     tokio::spawn(updater.watch());
     let (name, hand_over) = tokio::select! {
@@ -181,11 +191,16 @@ async fn serve(
     journal.close(FLUSH);
     // Gone with us: nobody should be sent to a closed port.
     let _ = std::fs::remove_file(paths.listen_file());
-    Ok(hand_over.map(|hand_over| (hand_over, paths)))
+    Ok(hand_over.map(|hand_over| (hand_over, [terminate, interrupt], paths)))
 }
 
-/// `systemctl status` shows what `GET /status` would say.
-async fn tell_status(mut changes: watch::Receiver<Arc<workload::Snapshot>>, notify: Arc<Notify>) {
+/// `systemctl status` shows what `GET /status` would say. A manager listens to the main
+/// process only: what was said before this one `is_main` is said again.
+async fn tell_status(
+    mut changes: watch::Receiver<Arc<workload::Snapshot>>,
+    notify: Arc<Notify>,
+    mut is_main: mpsc::Receiver<()>,
+) {
     let mut told = String::new();
     loop {
         let line = changes.borrow_and_update().line();
@@ -193,8 +208,11 @@ async fn tell_status(mut changes: watch::Receiver<Arc<workload::Snapshot>>, noti
             notify.status(&line);
             told = line;
         }
-        if changes.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() {
+                return;
+            },
+            Some(()) = is_main.recv() => told.clear(),
         }
     }
 }

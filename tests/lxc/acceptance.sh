@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The acceptance test in a real LXC container with systemd as PID 1 (tests/src/bin/zlh-lxc).
 # Part of `make test`. Builds the root file system once, in target/zlh-lxc; after that it
-# takes about a minute.
+# takes less than two minutes.
 #
 # A machine that cannot run it says why, and passes; with ZLH_LXC=require it fails.
 set -euo pipefail

@@ -20,6 +20,11 @@ impl Notify {
         Self(std::env::var_os("NOTIFY_SOCKET").and_then(|name| connect(&name).ok()))
     }
 
+    /// Whether there is somebody to be told.
+    pub(crate) const fn is_heard(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The API answers.
     pub(crate) fn ready(&self) {
         self.send("READY=1");

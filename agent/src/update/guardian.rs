@@ -4,20 +4,24 @@
 //! version's standard input is the writing end of a pipe: it says `ready` there once it has
 //! answered itself over HTTP. Silence, or its end, sends the old version back to work, which
 //! replaces this very process: whoever supervises it sees the same process all along.
+//!
+//! `current` is led to the new version by itself, when it has answered. Whoever is killed
+//! before that, both of them or the whole machine, comes back as the old one.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use slog::{Logger, error, info, warn};
+use tokio::signal::unix::Signal;
 
 use super::release::Releases;
+use super::successor::{Successor, itself};
 use super::{HandOver, conclude};
 use crate::paths::Paths;
 use crate::systemd::Notify;
@@ -28,32 +32,64 @@ const ANSWER: Duration = Duration::from_secs(7);
 /// For a manager to take note of who is the main process now.
 const NOTED: Duration = Duration::from_secs(5);
 
+/// For the guardian to be gone, after it was told.
+const GONE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
 /// Says to a new version that a guardian waits for its word, and under which version.
-const WAITING: &str = "ZLH_UPDATE_FROM";
+pub(super) const WAITING: &str = "ZLH_UPDATE_FROM";
+
+/// Says to the old version that it comes back only to leave as it always does.
+const LEAVING: &str = "ZLH_UPDATE_LEAVE";
+
+/// For a signal that was sent before to be heard of.
+const MOMENT: Duration = Duration::from_millis(100);
 
 const WORD: &[u8] = b"ready\n";
 
 /// Starts the new version and waits for its word. Returns when it has taken over; goes back
 /// to the old one, in this process, when it has not.
-pub(crate) fn stand_guard(hand_over: &HandOver, paths: &Paths, notify: &Notify, log: &Logger) -> ExitCode {
+///
+/// Who asks this process to leave meanwhile means the agent, whichever it is: `signals` are
+/// those by which it is asked.
+pub(crate) fn stand_guard(
+    hand_over: &HandOver,
+    signals: [Signal; 2],
+    paths: &Paths,
+    notify: &Notify,
+    log: &Logger,
+) -> ExitCode {
+    let leave = match told_to_leave(signals) {
+        Ok(leave) => Some(leave),
+        Err(source) => {
+            warn!(log, "who asks the guardian to leave is not heard"; "error" => %source);
+            None
+        }
+    };
+    let leave = leave.as_ref().map(AsFd::as_fd);
+    let leaves = |within| leave.is_some_and(|leave: BorrowedFd<'_>| wait_for_any(&[leave], Some(within)));
     let releases = Releases::new(paths);
     let binary = releases.binary(&hand_over.record.to);
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let why = match start(&binary, &arguments) {
+    let note = paths.launch_note();
+    let why = match Successor::start(&binary, &arguments, notify.is_heard().then_some(&*note)) {
         Err(source) => format!("it could not be started: {source}"),
-        Ok((mut child, pipe)) => match wait_for_word(&pipe, Instant::now() + ANSWER) {
+        Ok((successor, pipe)) => match wait_for_word(&pipe, leave, Instant::now() + ANSWER) {
             Ok(()) => {
-                info!(log, "the new version has taken over"; "version" => &hand_over.record.to, "pid" => child.id());
-                if notify.hand_over(child.id(), NOTED) {
+                info!(log, "the new version has taken over"; "version" => &hand_over.record.to, "pid" => successor.pid());
+                releases.prune(&hand_over.record.to);
+                let _ = zlh_shim::faults::point("update.taken");
+                let noted = notify.hand_over(successor.pid(), NOTED);
+                let leaves = leaves(MOMENT);
+                if noted && !leaves {
                     return ExitCode::SUCCESS;
                 }
-                return stay(child, log);
+                if leaves {
+                    // It was us who got the signal, and the manager waits for our end.
+                    successor.terminate();
+                }
+                return successor.stay(leave.filter(|_| !leaves), log);
             }
-            Err(why) => {
-                let _ = child.kill();
-                let ended = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-                format!("{why} ({ended})")
-            }
+            Err(why) => format!("{why} ({})", successor.end()),
         },
     };
     error!(log, "the new version did not take over: going back"; "version" => &hand_over.record.to, "why" => &why);
@@ -67,21 +103,41 @@ pub(crate) fn stand_guard(hand_over: &HandOver, paths: &Paths, notify: &Notify, 
     if let Err(source) = conclude(paths, &hand_over.record, Err(why)) {
         warn!(log, "what became of the update could not be written down"; "error" => %source);
     }
-    become_again(&arguments, log)
+    become_again(&arguments, leaves(Duration::ZERO), log)
 }
 
-fn start(binary: &PathBuf, arguments: &[OsString]) -> io::Result<(Child, OwnedFd)> {
+/// Closes when one of the signals comes, or came since the process began to leave.
+fn told_to_leave([mut one, mut other]: [Signal; 2]) -> io::Result<OwnedFd> {
     let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let child = Command::new(binary)
-        .args(arguments)
-        .env(WAITING, crate::version())
-        .stdin(Stdio::from(writing))
-        .spawn()?;
-    Ok((child, reading))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = one.recv() => (),
+                _ = other.recv() => (),
+            }
+        });
+        drop(writing);
+    })?;
+    Ok(reading)
+}
+
+/// Whether one of these can be read, or is closed, in this time.
+pub(super) fn wait_for_any(fds: &[BorrowedFd<'_>], within: Option<Duration>) -> bool {
+    let deadline = within.map(|within| Instant::now() + within);
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        match poll(&mut fds, timeout.as_ref()) {
+            Err(rustix::io::Errno::INTR) => {}
+            ready => return ready.is_ok_and(|ready| ready > 0),
+        }
+    }
 }
 
 /// The word, the end of whoever could say it, or nothing for too long.
-fn wait_for_word(pipe: &OwnedFd, deadline: Instant) -> Result<(), String> {
+fn wait_for_word(pipe: &OwnedFd, leave: Option<BorrowedFd<'_>>, deadline: Instant) -> Result<(), String> {
     let mut heard = Vec::new();
     let mut file = std::fs::File::from(pipe.try_clone().map_err(|error| error.to_string())?);
     loop {
@@ -93,11 +149,15 @@ fn wait_for_word(pipe: &OwnedFd, deadline: Instant) -> Result<(), String> {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
             tv_nsec: left.subsec_nanos().into(),
         };
-        let mut fds = [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)];
+        let fd = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let mut fds = [fd(pipe.as_fd()), fd(leave.unwrap_or(pipe.as_fd()))];
         match poll(&mut fds, Some(&timeout)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,
             Ok(_) => {}
             Err(errno) => return Err(errno.to_string()),
+        }
+        if fds[0].revents().is_empty() {
+            return Err("this agent was told to leave before the new one had answered".to_owned());
         }
         let mut buffer = [0; 64];
         match file.read(&mut buffer) {
@@ -114,37 +174,32 @@ fn wait_for_word(pipe: &OwnedFd, deadline: Instant) -> Result<(), String> {
     }
 }
 
-/// Without a manager that could be told, whoever started us watches this process: it stays,
-/// and ends as the new one does.
-fn stay(child: Child, log: &Logger) -> ExitCode {
-    let pid = child.id().to_string();
-    let error = itself().args(["stand-in", &pid]).exec();
-    // It did not work: end, and leave the new version to itself.
-    warn!(log, "the new version runs without its parent"; "error" => %error);
-    ExitCode::SUCCESS
-}
-
-fn become_again(arguments: &[OsString], log: &Logger) -> ExitCode {
-    let error = itself().args(arguments).env_remove(WAITING).exec();
+fn become_again(arguments: &[OsString], leaving: bool, log: &Logger) -> ExitCode {
+    let mut command = itself();
+    command.args(arguments).env_remove(WAITING).env_remove(LEAVING);
+    if leaving {
+        command.env(LEAVING, "1");
+    }
+    let error = command.exec();
     error!(log, "the old version could not be started again"; "error" => %error);
     ExitCode::FAILURE
 }
 
-/// The binary that runs, also when its file was moved.
-fn itself() -> Command {
-    let path = std::env::current_exe().ok().filter(|path| path.exists());
-    Command::new(path.unwrap_or_else(|| PathBuf::from("/proc/self/exe")))
+/// Whether this process was told to leave as long as it stood guard.
+pub(crate) fn is_to_leave() -> bool {
+    std::env::var_os(LEAVING).is_some()
 }
 
-/// As a new version: answers itself over HTTP and tells the guardian. Whether there was one.
+/// As a new version: answers itself over HTTP, leads the link to itself and tells the guardian.
+/// Returns whether there was one, when it has told the manager who the agent is now.
 pub(crate) fn announce(address: SocketAddr, paths: &Paths, log: &Logger) -> bool {
     let Some(from) = std::env::var_os(WAITING) else {
         settle(paths, log);
         return false;
     };
     let from = from.to_string_lossy().into_owned();
-    if let Err(source) = answers(address) {
-        error!(log, "this version does not answer itself; the one before comes back"; "error" => %source);
+    if let Err(source) = answers(address).and_then(|()| Releases::new(paths).switch(crate::version())) {
+        error!(log, "this version cannot take over; the one before comes back"; "error" => %source);
         return true;
     }
     let record =
@@ -154,8 +209,16 @@ pub(crate) fn announce(address: SocketAddr, paths: &Paths, log: &Logger) -> bool
     {
         warn!(log, "what became of the update could not be written down"; "error" => %source);
     }
-    let told = rustix::io::write(rustix::stdio::stdin(), WORD);
-    info!(log, "took over"; "from" => from, "told" => told.is_ok());
+    let _ = zlh_shim::faults::point("update.answered");
+    if let Err(errno) = rustix::io::write(rustix::stdio::stdin(), WORD) {
+        // It was killed, and whoever supervised it starts an agent that wants our place.
+        error!(log, "the guardian is gone: leaving"; "error" => %errno);
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+        return true;
+    }
+    info!(log, "took over"; "from" => from);
+    // Its end of the pipe closes with it, or when it stays for other reasons.
+    let _ = poll(&mut [PollFd::new(&rustix::stdio::stdin(), PollFlags::empty())], Some(&GONE));
     // Nobody waits any longer; and nothing we start is to hold that pipe.
     if let Ok(null) = std::fs::File::open("/dev/null") {
         let _ = rustix::stdio::dup2_stdin(&null);
@@ -230,11 +293,12 @@ mod tests {
     fn the_word_its_end_and_silence_are_told_apart() {
         let heard = |say: Option<&[u8]>, close: bool, within: Duration| {
             let (reading, writing) = rustix::pipe::pipe().unwrap();
+            let (leave, _nobody) = rustix::pipe::pipe().unwrap();
             if let Some(say) = say {
                 rustix::io::write(&writing, say).unwrap();
             }
             let _kept = (!close).then_some(writing);
-            wait_for_word(&reading, Instant::now() + within)
+            wait_for_word(&reading, Some(leave.as_fd()), Instant::now() + within)
         };
         let soon = Duration::from_millis(50);
         assert_eq!(heard(Some(b"ready\n"), false, Duration::from_secs(5)), Ok(()));
@@ -243,5 +307,18 @@ mod tests {
         assert!(heard(None, false, soon).unwrap_err().contains("did not answer"));
         assert!(heard(Some(b"rea"), false, soon).unwrap_err().contains("did not answer"));
         assert!(heard(Some(b"never mind"), false, soon).unwrap_err().contains("something else"));
+    }
+
+    #[test]
+    fn who_is_told_to_leave_waits_no_longer_but_hears_a_word_that_was_said() {
+        let ((reading, writing), (leave, asks)) =
+            (rustix::pipe::pipe().unwrap(), rustix::pipe::pipe().unwrap());
+        assert!(!wait_for_any(&[leave.as_fd()], Some(Duration::ZERO)));
+        drop(asks);
+        assert!(wait_for_any(&[leave.as_fd()], Some(Duration::ZERO)));
+        let wait = || wait_for_word(&reading, Some(leave.as_fd()), Instant::now() + Duration::from_secs(5));
+        assert!(wait().unwrap_err().contains("told to leave"));
+        rustix::io::write(&writing, WORD).unwrap();
+        assert_eq!(wait(), Ok(()));
     }
 }

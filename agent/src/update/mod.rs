@@ -2,18 +2,19 @@
 //! over, and taken back when the new version does not answer.
 //!
 //! ```text
-//! catalog ─► fetch (verified) ─► releases/<v>/ ─► its self-test ─► current ──► releases/<v>
-//!                                                                   │
-//!      the old process lets go and stays guardian, the new one starts, answers, and says so
+//! catalog ─► fetch (verified) ─► releases/<v>/ ─► its self-test
+//!                                                       │
+//!      the old process lets go and stays guardian, the new one starts and answers
 //!                  │ it does not, within seconds            │ it does
 //!                  ▼                                        ▼
-//!      current ──► the release before, which runs again    the old process ends
+//!      the old one runs again                              current ──► releases/<v>, and the old ends
 //! ```
 //!
 //! Workloads have shims of their own and notice nothing of it.
 
 mod guardian;
 mod release;
+mod successor;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,8 +30,9 @@ use zlh_api::{
 use zlh_catalog::{AgentRelease, LookupError, check_component, compare_versions};
 use zlh_shim::durable;
 
-pub(crate) use self::guardian::{announce, stand_guard, stand_in};
+pub(crate) use self::guardian::{announce, is_to_leave, stand_guard, stand_in};
 use self::release::{Releases, SelfTestError};
+pub(crate) use self::successor::launch;
 use crate::config::AgentConfig;
 use crate::errors::chain;
 use crate::install::{self, InstallError, Source, Step};
@@ -334,11 +336,9 @@ impl Inner {
         let before = blocking(move || {
             // What runs has to be there to go back to.
             releases.keep_running(version())?;
-            let before = releases.current();
-            releases.switch(&to)?;
-            Ok(before)
+            Ok(releases.current())
         });
-        let before = before.await.map_err(io("switch to the new release"))?;
+        let before = before.await.map_err(io("keep the release that runs"))?;
         Ok(HandOver { record, before })
     }
 

@@ -111,9 +111,7 @@ impl Releases {
 
     /// Leads the link to a release.
     pub(super) fn switch(&self, version: &str) -> io::Result<()> {
-        self.lead(&Path::new("releases").join(version))?;
-        self.prune(version);
-        Ok(())
+        self.lead(&Path::new("releases").join(version))
     }
 
     /// Leads the link back to where it led.
@@ -130,11 +128,14 @@ impl Releases {
 
     /// Takes the link away: there was none before.
     pub(super) fn unlink(&self) -> io::Result<()> {
-        fs::remove_file(&self.link)
+        match fs::remove_file(&self.link) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
     }
 
     /// Removes the oldest releases, never the new one or the one that runs.
-    fn prune(&self, new: &str) {
+    pub(super) fn prune(&self, new: &str) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         let mut versions: Vec<String> =
             entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
@@ -208,7 +209,7 @@ mod tests {
         for version in ["1.9", "1.10", "1.8", "1.7", "1.6", crate::version()] {
             fs::create_dir_all(releases.dir.join(version)).unwrap();
         }
-        releases.switch("1.11").unwrap();
+        releases.prune("1.11");
         let mut left: Vec<String> = fs::read_dir(&releases.dir)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -20,6 +20,7 @@ pub mod ports;
 pub mod process;
 pub mod pty;
 pub mod real;
+pub mod releases;
 pub mod slp;
 pub mod store;
 pub mod wait;

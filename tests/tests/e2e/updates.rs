@@ -2,15 +2,14 @@
 //! seconds, and the game notices neither.
 
 use std::fs;
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use zlh_api::{ErrorCode, UpdateMode, UpdateState, UpdateStatus};
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::http::Http;
-use zlh_tests::harness::paths;
 use zlh_tests::harness::ports::Port;
+use zlh_tests::harness::releases::{self, Release};
 use zlh_tests::harness::store::{FakePlan, Store};
 use zlh_tests::harness::wait::{SOON, eventually};
 
@@ -24,20 +23,10 @@ struct Bench {
     _port: Port,
 }
 
-/// What a release does.
-enum Release {
-    /// It is this very agent, and says that it is another version.
-    Good,
-    /// A script in its place, which passes the self-test.
-    Script(&'static str),
-    /// A script that does not.
-    Untrue,
-}
-
 impl Bench {
     fn new(releases: &[(&str, Release)]) -> Self {
         let mut store = Store::fake(&FakePlan::new(&[])).unwrap();
-        publish(&mut store, releases);
+        releases::publish(&mut store, releases).unwrap();
         let mut agent = Agent::prepare(store).unwrap();
         let port = Port::lease().unwrap();
         agent.listen_on(port.number());
@@ -75,29 +64,6 @@ impl Bench {
     fn update(&self, body: &Value, status: u16) -> zlh_tests::harness::http::Response {
         self.agent.http().post_json("/agent/update", body).unwrap().expect(status)
     }
-}
-
-fn publish(store: &mut Store, releases: &[(&str, Release)]) {
-    let mut agents = Vec::new();
-    for (version, release) in releases {
-        let binary = match release {
-            Release::Good => {
-                let mut binary = fs::read(paths::binary("zlh-agent").unwrap()).unwrap();
-                writeln!(binary, "\nzlh-version={version}").unwrap();
-                binary
-            }
-            Release::Script(run) => format!(
-                "#!/bin/sh\n[ \"$1\" = self-test ] && echo 'zlh-agent v{version} (script)' && exit 0\n{run}\n"
-            )
-            .into_bytes(),
-            Release::Untrue => b"#!/bin/sh\necho 'no configuration of mine' >&2\nexit 1\n".to_vec(),
-        };
-        let path = format!("agents/versions/{version}/zlh-agent-linux-amd64");
-        let binary = store.put(&path, &binary, "application/octet-stream").unwrap();
-        agents.push(json!({ "version": version, "binary": binary }));
-    }
-    store.catalog["agents"] = json!(agents);
-    store.publish().unwrap();
 }
 
 #[test]

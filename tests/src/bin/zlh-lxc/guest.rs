@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 use zlh_api::{State, Status};
 use zlh_tests::fake::events::{self, Event, What};
 use zlh_tests::harness::paths;
+use zlh_tests::harness::releases;
 use zlh_tests::harness::store::{FakePlan, Store, VARIANT, VERSION};
 
 use super::container::{Container, wait_for};
+use super::update;
 
 /// A process of the container: its pid in there and when it was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,8 @@ pub(crate) fn furnish(container: &Container) -> Result<Store> {
 
     // The last save takes its time, and everybody waits for it.
     let flags = ["--stop-delay", "2s", "--save-time", "500ms"];
-    let store = Store::fake(&FakePlan { grace_s: 20, term_s: 10, ..FakePlan::new(&flags) })?;
+    let mut store = Store::fake(&FakePlan { grace_s: 20, term_s: 10, ..FakePlan::new(&flags) })?;
+    releases::publish(&mut store, &update::OFFERED)?;
     copy_tree(store.dir(), &container.path("/srv/store"))?;
     container.write("/etc/systemd/system/zlh-store.service", STORE_UNIT)?;
     let unit = paths::workspace().join("packaging/systemd/zlh-agent.service");

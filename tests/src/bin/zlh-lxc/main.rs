@@ -8,6 +8,7 @@ mod container;
 mod guest;
 mod report;
 mod story;
+mod update;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -9,6 +9,7 @@ use zlh_api::State;
 use super::container::{Container, wait_for};
 use super::guest::{self, AGENT, Identity, SHUTDOWN_S, SOON};
 use super::report::Report;
+use super::update;
 
 /// Tells it. An error is the end of the story, not only of one promise.
 pub(crate) fn tell(c: &Container, report: &mut Report) -> Result<()> {
@@ -19,7 +20,8 @@ pub(crate) fn tell(c: &Container, report: &mut Report) -> Result<()> {
     overtaken(c, report)?;
     systemd_refuses(c, report)?;
     without_a_unit(c, report)?;
-    nothing_helps(c, report)
+    nothing_helps(c, report)?;
+    update::tell(c, report)
 }
 
 fn first_start(c: &Container, report: &mut Report) -> Result<()> {
@@ -267,7 +269,7 @@ fn nothing_helps(c: &Container, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn game_when_ready(c: &Container) -> Result<Identity> {
+pub(super) fn game_when_ready(c: &Container) -> Result<Identity> {
     let status = guest::wait_ready(c)?;
     guest::identity(c, status.pid.context("a ready game has a pid")?)
 }
@@ -276,7 +278,7 @@ fn main_pid(c: &Container) -> Result<String> {
     Ok(c.run(&["systemctl", "show", "--property=MainPID", "--value", "zlh-agent"])?.trim().to_owned())
 }
 
-fn same(before: Identity, after: Identity) -> Result<String> {
+pub(super) fn same(before: Identity, after: Identity) -> Result<String> {
     if before != after {
         bail!("{before:?} became {after:?}");
     }
