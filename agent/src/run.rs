@@ -128,12 +128,14 @@ async fn serve(
     tokio::spawn(tell_status(handle.changes(), notify.clone(), is_main));
     let (stop, stopped) = watch::channel(false);
     let changer = Changer::new(handle.clone(), paths.clone(), config.clone(), log);
-    changer.resume();
+    if !update::is_to_leave() {
+        changer.resume();
+    }
     let (updater, mut hand_over) = Updater::new(handle.clone(), paths.clone(), config.clone(), log);
     let app = http::App::new(
         handle.clone(),
         shells,
-        changer,
+        changer.clone(),
         updater.clone(),
         &config,
         &log.new(o!("component" => "http")),
@@ -153,6 +155,7 @@ async fn serve(
         _ = interrupt.recv() => ("SIGINT", None),
         Some(hand_over) = hand_over.recv() => ("update", Some(hand_over)),
     };
+    changer.leave();
     // A restart of the agent is nobody's business but its own; the end of the container is.
     let container_stops = match Systemd::find() {
         Some(systemd) if hand_over.is_none() => systemd.is_stopping().await,

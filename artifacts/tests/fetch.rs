@@ -391,19 +391,18 @@ async fn what_nobody_pins_is_seen_whole_or_not_at_all() {
         ("/base/good", vec![Reply::Close, Reply::Announced(body().len() as u64, half.clone()), ok(&body())]),
         ("/base/unannounced", vec![Reply::Unannounced(body())]),
         ("/base/half", vec![Reply::Announced(body().len() as u64, half)]),
+        ("/base/empty", vec![ok(b"")]),
         ("/base/gone", vec![Reply::Answer(404, String::new(), Vec::new())]),
     ])
     .await;
     let bench = Bench::new(&server.url);
     let limit = body().len() as u64;
     let wanted = artifact("good", &body());
-    for name in ["good", "unannounced"] {
-        let told = Mutex::new((0, None));
-        let tell = |done, announced| *told.lock().unwrap() = (done, announced);
-        let pin = bench.fetcher.pin(&rel(name), limit, tell).await.unwrap();
-        assert_eq!((pin.size, pin.sha256), (limit, wanted.sha256), "{name}");
-        assert_eq!(*told.lock().unwrap(), (limit, (name == "good").then_some(limit)));
-    }
+    let told = Mutex::new((0, 0));
+    let tell = |done, all| *told.lock().unwrap() = (done, all);
+    let pin = bench.fetcher.pin(&rel("good"), limit, tell).await.unwrap();
+    assert_eq!((pin.size, pin.sha256), (limit, wanted.sha256));
+    assert_eq!(*told.lock().unwrap(), (limit, limit));
     let hits = server.hits();
     let fetched = bench.fetcher.fetch(&wanted, |_| ()).await.unwrap();
     assert!(fetched.from_cache && server.hits() == hits, "what was seen is not fetched again");
@@ -411,7 +410,8 @@ async fn what_nobody_pins_is_seen_whole_or_not_at_all() {
         ("half", limit, "ended after"),
         ("gone", limit, "gone"),
         ("good", limit - 1, "larger"),
-        ("unannounced", limit - 1, "larger"),
+        ("unannounced", limit, "how long it is"),
+        ("empty", limit, "how long it is"),
     ] {
         let error = bench.fetcher.pin(&rel(name), limit, |_, _| ()).await.unwrap_err();
         assert!(chain(&error).contains(why), "{name}: {}", chain(&error));

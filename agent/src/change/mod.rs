@@ -17,6 +17,7 @@ mod steps;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use slog::{Logger, info, warn};
@@ -44,6 +45,8 @@ struct Inner {
     paths: Paths,
     config: Arc<AgentConfig>,
     shelf: Shelf,
+    /// The agent leaves: see [`Changer::leave`].
+    leaving: AtomicBool,
     log: Logger,
 }
 
@@ -87,7 +90,7 @@ impl Changer {
     pub(crate) fn new(handle: Handle, paths: Paths, config: Arc<AgentConfig>, log: &Logger) -> Self {
         let shelf = Shelf::new(&paths);
         let log = crate::log::component(log, "change");
-        Self(Arc::new(Inner { handle, paths, config, shelf, log }))
+        Self(Arc::new(Inner { handle, paths, config, shelf, leaving: AtomicBool::new(false), log }))
     }
 
     /// Goes on with what an agent before this one was doing.
@@ -99,6 +102,12 @@ impl Changer {
         warn!(self.0.log, "{phase}"; "stage" => format!("{:?}", record.stage));
         let inner = Arc::clone(&self.0);
         tokio::spawn(async move { inner.finish(&operation, inner.resumed(&operation, record).await) });
+    }
+
+    /// From here on nothing is decided any more: what the server does now it does because the
+    /// agent leaves, and the next one goes on from what is written down.
+    pub(crate) fn leave(&self) {
+        self.0.leaving.store(true, Ordering::SeqCst);
     }
 
     /// `GET /game/version`.

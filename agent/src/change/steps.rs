@@ -1,5 +1,6 @@
 //! The steps of a change, each of which can be taken again.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use slog::warn;
@@ -116,8 +117,10 @@ impl Inner {
                 let copy = Copy { world, version, made_at, bytes: size.bytes, failed: false, id };
                 copies.describe(&copy).map_err(|error| format!("cannot make a copy: {error}"))
             });
-            copied.await.map_err(|error| error.to_string()).and_then(|done| done).map_err(Failed::Error)?;
+            let copied = copied.await.map_err(|error| error.to_string()).and_then(|done| done);
+            // Then it was cancelled.
             self.unless_stopped("nothing was changed")?;
+            copied.map_err(Failed::Error)?;
             record.before = Some(inode(&to).map_err(|error| Failed::error(&error))?);
         }
         record.stage = Stage::Switching;
@@ -144,6 +147,7 @@ impl Inner {
                 )));
             }
             Err(Failed::Error(why)) => {
+                self.unless_leaving().await;
                 record.stage = Stage::Returning;
                 // An agent that is killed before this is written tries the new version once more.
                 if let Err(error) = self.write(&record) {
@@ -173,6 +177,7 @@ impl Inner {
         if record.rollback {
             self.take_place(record, request, false).await?;
         }
+        self.unless_leaving().await;
         let to = version_of(&record.to);
         self.handle.told().phase(&operation.id, &format!("installing and starting {to}"));
         self.configure(&record.to).await?;
@@ -191,6 +196,7 @@ impl Inner {
         self.handle.told().phase(&operation.id, &format!("{to} failed: going back to {from}"));
         let gone_back = async {
             self.stop(true).await?;
+            self.unless_leaving().await;
             self.take_place(&record, request, true).await?;
             self.configure(&record.from).await?;
             self.until_ready(false).await?;
@@ -200,6 +206,9 @@ impl Inner {
             Ok::<(), Failed>(())
         };
         let result = gone_back.await;
+        if result.is_err() {
+            self.unless_leaving().await;
+        }
         self.forget();
         let kept = "what it made of the world is kept as a copy";
         Err(Failed::Error(match result {
@@ -247,6 +256,7 @@ impl Inner {
         record: &Record,
         failed: Failed,
     ) -> Result<String, Failed> {
+        self.unless_leaving().await;
         // From here on there may be no copy: nobody must go on with the new version.
         let undone = Record { stage: Stage::Copying, before: None, ..record.clone() };
         let noted = self.write(&undone);
@@ -262,6 +272,7 @@ impl Inner {
             self.handle.told().phase(&operation.id, &format!("starting {from} again"));
             let started = self.handle.request_held(Verb::Start).await;
             if let Err(problem) = started {
+                self.unless_leaving().await;
                 self.forget();
                 let why = match failed {
                     Failed::Stopped(why) | Failed::Error(why) => why,
@@ -343,12 +354,20 @@ impl Inner {
                     return judged;
                 }
                 if changes.changed().await.is_err() {
-                    return Err(Failed::Error("the agent is shutting down".to_owned()));
+                    // Nobody is there to tell any more.
+                    std::future::pending::<()>().await;
                 }
             }
         };
         let odd = || Failed::Error(format!("nothing happened for {} h", ODD.as_secs() / 3600));
         tokio::time::timeout(ODD, watched).await.unwrap_or_else(|_| Err(odd()))
+    }
+
+    /// Never comes back when the agent leaves: what is written down stays for the next one.
+    async fn unless_leaving(&self) {
+        if self.leaving.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn unless_stopped(&self, so: &str) -> Result<(), Failed> {

@@ -110,7 +110,10 @@ pub(crate) async fn load(fetcher: &Fetcher, trust: &Trust<'_>, state: &Path) -> 
     }
     let (trusted, keys_in_use) = follow_lists(fetcher, keys, trusted).await?;
     let bytes = match fetcher.get_small(&path("catalog.json")?, MAX_CATALOG).await {
-        Err(error) if error.is_not_found() => return instead(fetcher, trust, error).await,
+        // Where there was a catalog before, it is only gone for a moment.
+        Err(error) if error.is_not_found() && seen.serial == 0 => {
+            return instead(fetcher, trust, error).await;
+        }
         read => read?,
     };
     let unsigned = keys.is_empty();

@@ -102,6 +102,16 @@ pub(crate) enum InstallError {
         #[source]
         source: FetchError,
     },
+    /// What was to be pinned, and is something else altogether.
+    #[error(
+        "`{path}` ({size} bytes) is not of the kind that its name says: is an error page served in its place? Nothing was pinned"
+    )]
+    NotThat {
+        /// Its path on the artifact server.
+        path: String,
+        /// Bytes.
+        size: u64,
+    },
     /// Nobody knows any more what was pinned.
     #[error(
         "the record of what was fetched without a catalog's hash cannot be used ({why}); put {} right, or remove it to pin everything anew",

@@ -12,13 +12,14 @@
 //! whatever lies there now for right.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use slog::{Logger, warn};
 use zlh_artifacts::Fetcher;
-use zlh_catalog::{Artifact, Sha256};
+use zlh_catalog::{Artifact, MediaType, Sha256};
 use zlh_shim::durable::{self, ReadError};
 
 use super::{InstallError, Step, blocking};
@@ -70,11 +71,15 @@ impl Pins {
         let text = format!("fetching {}, which nobody pins", artifact.path.file_name());
         report(Step { text: text.clone(), bytes: None });
         let report = report.clone();
-        let progress = move |done: u64, announced: Option<u64>| {
-            let bytes = announced.map(|total| (done, total));
-            report(Step { text: text.clone(), bytes });
-        };
+        let progress =
+            move |done: u64, all: u64| report(Step { text: text.clone(), bytes: Some((done, all)) });
         let seen = fetcher.pin(&artifact.path, MAX_FILE, progress).await?;
+        // An error page that was sent in its place must not be right for ever.
+        let seen_as = Artifact { size: seen.size, sha256: seen.sha256, ..artifact.clone() };
+        let file = fetcher.fetch(&seen_as, |_| ()).await?.path;
+        if !begins_as(&file, artifact.media_type) {
+            return Err(InstallError::NotThat { path: artifact.path.to_string(), size: seen.size });
+        }
         let now = Pinned { size: seen.size, sha256: seen.sha256, at: crate::clock::now_rfc3339() };
         let (this, path) = (self.clone(), artifact.path.to_string());
         let kept = blocking(move || this.record(path, now)).await??;
@@ -107,6 +112,20 @@ impl Pins {
             Err(error) => Err(InstallError::Pins { path: self.path.clone(), why: error.to_string() }),
         }
     }
+}
+
+/// Whether a file begins as one of its kind does.
+fn begins_as(file: &Path, media_type: MediaType) -> bool {
+    let expected: &[u8] = match media_type {
+        MediaType::File => return true,
+        MediaType::Jar | MediaType::Zip => b"PK\x03\x04",
+        MediaType::TarGz => b"\x1f\x8b",
+        MediaType::TarZst => b"\x28\xb5\x2f\xfd",
+        MediaType::TarXz => b"\xfd7zXZ\0",
+    };
+    let mut head = vec![0; expected.len()];
+    let read = std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head == expected
 }
 
 impl Pinned {

@@ -1,8 +1,8 @@
 //! The old process, while the new version takes over: single-minded, without a runtime.
 //!
 //! It has let go of everything (listener, lock, shims) and only waits for one word. The new
-//! version's standard input is the writing end of a pipe: it says `ready` there once it has
-//! answered itself over HTTP. Silence, or its end, sends the old version back to work, which
+//! version's standard input is a connection to it: it says `ready` there once it has
+//! answered itself over HTTP, and hears that it was taken note of. Silence, or its end, sends the old version back to work, which
 //! replaces this very process: whoever supervises it sees the same process all along.
 //!
 //! `current` is led to the new version by itself, when it has answered. Whoever is killed
@@ -46,6 +46,9 @@ const MOMENT: Duration = Duration::from_millis(100);
 
 const WORD: &[u8] = b"ready\n";
 
+/// What the guardian answers when whoever supervises it knows the new version.
+const TAKEN: &[u8] = b"taken\n";
+
 /// Starts the new version and waits for its word. Returns when it has taken over; goes back
 /// to the old one, in this process, when it has not.
 ///
@@ -76,9 +79,15 @@ pub(crate) fn stand_guard(
         Ok((successor, pipe)) => match wait_for_word(&pipe, leave, Instant::now() + ANSWER) {
             Ok(()) => {
                 info!(log, "the new version has taken over"; "version" => &hand_over.record.to, "pid" => successor.pid());
+                // One of before did not lead the link itself.
+                if let Err(source) = releases.switch(&hand_over.record.to) {
+                    warn!(log, "the link does not lead to the new release"; "error" => %source);
+                }
                 releases.prune(&hand_over.record.to);
                 let _ = zlh_shim::faults::point("update.taken");
                 let noted = notify.hand_over(successor.pid(), NOTED);
+                // Without it the new version takes us for killed.
+                let _ = rustix::io::write(&pipe, TAKEN);
                 let leaves = leaves(MOMENT);
                 if noted && !leaves {
                     return ExitCode::SUCCESS;
@@ -198,7 +207,22 @@ pub(crate) fn announce(address: SocketAddr, paths: &Paths, log: &Logger) -> bool
         return false;
     };
     let from = from.to_string_lossy().into_owned();
-    if let Err(source) = answers(address).and_then(|()| Releases::new(paths).switch(crate::version())) {
+    if let Err(source) = answers(address) {
+        error!(log, "this version cannot take over; the one before comes back"; "error" => %source);
+        return true;
+    }
+    let leave = |why: &str| {
+        // It was killed, and whoever supervised it starts an agent that wants our place.
+        error!(log, "the guardian is gone: leaving"; "why" => why);
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+        true
+    };
+    let stdin = rustix::stdio::stdin();
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if poll(&mut [PollFd::new(&stdin, PollFlags::empty())], Some(&now)).is_ok_and(|gone| gone > 0) {
+        return leave("before the new version had answered");
+    }
+    if let Err(source) = Releases::new(paths).switch(crate::version()) {
         error!(log, "this version cannot take over; the one before comes back"; "error" => %source);
         return true;
     }
@@ -210,16 +234,19 @@ pub(crate) fn announce(address: SocketAddr, paths: &Paths, log: &Logger) -> bool
         warn!(log, "what became of the update could not be written down"; "error" => %source);
     }
     let _ = zlh_shim::faults::point("update.answered");
-    if let Err(errno) = rustix::io::write(rustix::stdio::stdin(), WORD) {
-        // It was killed, and whoever supervised it starts an agent that wants our place.
-        error!(log, "the guardian is gone: leaving"; "error" => %errno);
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
-        return true;
+    if let Err(errno) = rustix::io::write(stdin, WORD) {
+        return leave(&errno.to_string());
+    }
+    let mut said = [0; TAKEN.len()];
+    if poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&GONE)).is_ok_and(|ready| ready > 0)
+        && rustix::io::read(stdin, &mut said) == Ok(0)
+    {
+        return leave("before it was told who the agent is");
     }
     info!(log, "took over"; "from" => from);
-    // Its end of the pipe closes with it, or when it stays for other reasons.
-    let _ = poll(&mut [PollFd::new(&rustix::stdio::stdin(), PollFlags::empty())], Some(&GONE));
-    // Nobody waits any longer; and nothing we start is to hold that pipe.
+    // Its end closes with it, or when it stays for other reasons.
+    let _ = poll(&mut [PollFd::new(&stdin, PollFlags::empty())], Some(&GONE));
+    // Nobody waits any longer; and nothing we start is to hold that connection.
     if let Ok(null) = std::fs::File::open("/dev/null") {
         let _ = rustix::stdio::dup2_stdin(&null);
     }

@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use slog::{Logger, warn};
 
@@ -32,21 +34,21 @@ enum Process {
 }
 
 impl Successor {
-    /// Starts it with the writing end of a pipe as its standard input; answers the other end,
+    /// Starts it with one end of a connection as its standard input; answers the other end,
     /// too. With a `note` to write its pid to, it becomes a child of the manager's.
     pub(super) fn start(
         binary: &Path,
         arguments: &[OsString],
         note: Option<&Path>,
     ) -> io::Result<(Self, OwnedFd)> {
-        let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (ours, theirs) = UnixStream::pair()?;
         let prepare = |mut command: Command| {
-            command.args(arguments).env(WAITING, crate::version()).stdin(Stdio::from(writing));
+            command.args(arguments).env(WAITING, crate::version()).stdin(Stdio::from(OwnedFd::from(theirs)));
             command
         };
         let Some(note) = note else {
             let child = prepare(Command::new(binary)).spawn()?;
-            return Ok((Self { pid: child.id(), process: Process::Ours(child) }, reading));
+            return Ok((Self { pid: child.id(), process: Process::Ours(child) }, ours.into()));
         };
         let _ = fs::remove_file(note);
         let mut launcher = itself();
@@ -58,8 +60,17 @@ impl Successor {
             return Err(io::Error::other(format!("its launcher failed ({status})")));
         }
         let pid: i32 = pid?.parse().map_err(io::Error::other)?;
-        let process = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        Ok((Self { pid: pid.cast_unsigned(), process: Process::Managers(process) }, reading))
+        let named = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+        let process = match pidfd_open(named, PidfdFlags::empty()) {
+            Ok(process) => Some(process),
+            Err(Errno::SRCH) => None,
+            Err(errno) => {
+                // It could not be watched, and so not be tried.
+                let _ = rustix::process::kill_process(named, Signal::KILL);
+                return Err(errno.into());
+            }
+        };
+        Ok((Self { pid: pid.cast_unsigned(), process: Process::Managers(process) }, ours.into()))
     }
 
     pub(super) const fn pid(&self) -> u32 {

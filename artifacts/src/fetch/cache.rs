@@ -111,21 +111,27 @@ impl Cache {
                 Ok(part) => part,
                 Err(bytes) => return Ok(Err(bytes)),
             };
-        let needed = artifact.size.saturating_sub(part.len());
+        self.reserve(&part, artifact.size, &artifact.sha256).map(|()| Ok(part))
+    }
+
+    /// Sees to it that there is room for the rest of a part. Blocks.
+    pub(super) fn reserve(&self, part: &Part, size: u64, but: &Sha256) -> Result<(), FetchError> {
+        let dir = self.tmp();
+        let needed = size.saturating_sub(part.len());
         let free = || free_bytes(&dir).map_err(FetchError::io("look at", &dir));
         if free()? < needed.saturating_add(SPARE_BYTES) {
             // The disk is worth more than what can be fetched again.
-            self.trim(0, &artifact.sha256);
+            self.trim(0, but);
         }
         let free = free()?;
-        let no_space = || FetchError::NoSpace { dir: dir.clone(), needed: artifact.size, free };
+        let no_space = || FetchError::NoSpace { dir: dir.clone(), needed: size, free };
         if free < needed.saturating_add(SPARE_BYTES) {
             return Err(no_space());
         }
-        match rustix::fs::fallocate(part.file(), FallocateFlags::KEEP_SIZE, 0, artifact.size) {
+        match rustix::fs::fallocate(part.file(), FallocateFlags::KEEP_SIZE, 0, size) {
             Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => Err(no_space()),
             // Not every file system can reserve; then a full disk shows at a write.
-            _ => Ok(Ok(part)),
+            _ => Ok(()),
         }
     }
 

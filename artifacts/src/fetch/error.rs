@@ -70,6 +70,14 @@ pub enum FetchError {
         /// Bytes that came.
         got: u64,
     },
+    /// A file that nobody pins, of which nobody says how long it is, or which is empty.
+    #[error(
+        "`{path}` is pinned by no catalog, and the artifact server does not say how long it is: whether it came whole could not be told"
+    )]
+    NoLength {
+        /// What was asked for.
+        path: String,
+    },
     /// The server has a file of another size.
     #[error(
         "`{path}` has {got} bytes or more, the catalog says {expected}: publish the catalog again, or restore the file"
@@ -202,9 +210,13 @@ impl FetchError {
         matches!(self, Self::NoSpace { .. } | Self::Io { .. } | Self::Client(_))
     }
 
-    /// Whether the server has other bytes than the catalog says.
+    /// Whether the server, or one of several, has other bytes than the catalog says.
     pub fn is_wrong_content(&self) -> bool {
-        matches!(self, Self::HashMismatch { .. } | Self::SizeMismatch { .. } | Self::Encoded { .. })
+        match self {
+            Self::HashMismatch { .. } | Self::SizeMismatch { .. } | Self::Encoded { .. } => true,
+            Self::All { refused, .. } => refused.iter().any(|one| one.error.is_wrong_content()),
+            _ => false,
+        }
     }
 
     /// Of one server its error; of several all of them.

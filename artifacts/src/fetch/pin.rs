@@ -1,7 +1,8 @@
 //! A file that no catalog pins: what it is at first sight.
 //!
 //! Fetched whole from one server, never gone on with: there is no hash that would tell
-//! whether two halves belong together. Who asks has to remember the answer, and to fetch by
+//! whether two halves belong together. For the same reason its length has to be announced: an
+//! end that came too early would look like any other. Who asks has to remember the answer, and to fetch by
 //! it from then on.
 
 use std::sync::Arc;
@@ -24,12 +25,12 @@ pub struct Pin {
 
 impl Fetcher {
     /// Brings a file of at most `limit` bytes into the cache, whatever it is. `progress` gets
-    /// the bytes so far, and how many are announced.
+    /// the bytes so far, and how many there will be.
     pub async fn pin(
         &self,
         path: &RelPath,
         limit: u64,
-        progress: impl Fn(u64, Option<u64>) + Send,
+        progress: impl Fn(u64, u64) + Send,
     ) -> Result<Pin, FetchError> {
         let mut refused = Vec::new();
         for server in self.in_order() {
@@ -56,28 +57,33 @@ impl Fetcher {
         server: &Server,
         path: &RelPath,
         limit: u64,
-        progress: &(impl Fn(u64, Option<u64>) + Send),
+        progress: &(impl Fn(u64, u64) + Send),
     ) -> Result<Pin, FetchError> {
         let mut part = self.nameless(path).await?;
         let mut body = server.source.open(path, None).await?;
-        let announced = body.length;
-        let too_large = || FetchError::TooLarge { path: path.to_string(), limit };
-        if announced.is_some_and(|length| length > limit) {
-            return Err(too_large());
-        }
-        let disk = |error| self.cache.io_error(announced.unwrap_or(0), error);
+        let announced = match body.length {
+            Some(length) if length > limit => {
+                return Err(FetchError::TooLarge { path: path.to_string(), limit });
+            }
+            Some(length @ 1..) => length,
+            _ => return Err(FetchError::NoLength { path: path.to_string() }),
+        };
+        let cache = Arc::clone(&self.cache);
+        part = blocking(move || cache.reserve(&part, announced, &Sha256::from_bytes([0; 32])).map(|()| part))
+            .await?;
+        let disk = |error| self.cache.io_error(announced, error);
         let mut piece = Piece::new(part.writer(0).map_err(disk)?);
         let mut got = 0;
         while let Some(chunk) = body.chunk().await? {
             got += chunk.len() as u64;
-            if got > limit {
-                return Err(too_large());
+            if got > announced {
+                break;
             }
             piece = piece.push(chunk).await.map_err(disk)?;
             progress(got, announced);
         }
-        if let Some(expected) = announced.filter(|expected| *expected != got) {
-            return Err(FetchError::Truncated { path: path.to_string(), expected, got });
+        if got != announced {
+            return Err(FetchError::Truncated { path: path.to_string(), expected: announced, got });
         }
         let sha256 = piece.flush().await.map_err(disk)?.hash();
         publish(&self.cache, part, sha256).await?;

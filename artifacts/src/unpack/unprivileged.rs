@@ -34,7 +34,7 @@ pub(crate) fn confined<T: Send>(dir: impl AsFd, work: impl FnOnce() -> T + Send)
         Ok(()) => {}
         // A root of a few users, who does not have this one, or one who may not give anything
         // away: not much of a root.
-        Err(Errno::INVAL | Errno::PERM) => return Ok(work()),
+        Err(Errno::INVAL | Errno::OVERFLOW | Errno::PERM) => return Ok(work()),
         Err(error) => return Err(error.into()),
     }
     let done = thread::scope(|scope| {
@@ -90,8 +90,9 @@ fn give_to(dir: &OwnedFd, owner: (Uid, Gid)) -> io::Result<()> {
     Ok(())
 }
 
-/// Of a range that Debian gives to nobody, and within the 65,536 users of a container.
-const NOBODY: u32 = 65_133;
+/// Of a range that Debian gives to nobody, above the one that systemd gives to services for the
+/// time they run, and within the 65,536 users of a container.
+const NOBODY: u32 = 65_521;
 
 #[cfg(test)]
 mod tests {
@@ -125,7 +126,7 @@ mod tests {
         let dir = std::fs::File::open(inside.path()).unwrap();
         let work = || {
             for field in ["Uid:", "Gid:"] {
-                assert_eq!(of_this_thread(field), "65133 65133 65133 65133");
+                assert_eq!(of_this_thread(field), "65521 65521 65521 65521");
             }
             assert_eq!(of_this_thread("Groups:"), "");
             for field in ["CapPrm:", "CapEff:", "CapAmb:"] {
@@ -133,7 +134,7 @@ mod tests {
             }
             std::thread::scope(|scope| {
                 let inherited = scope.spawn(|| of_this_thread("Uid:"));
-                assert_eq!(inherited.join().unwrap(), "65133 65133 65133 65133");
+                assert_eq!(inherited.join().unwrap(), "65521 65521 65521 65521");
             });
             let denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
             assert!(std::fs::write(outside.path().join("file"), "after").is_err_and(denied));

@@ -244,9 +244,8 @@ fn killed_at_any_step_one_version_is_there_with_its_world() {
     }
 }
 
-/// The server outlives its agent, also while it is being tried.
-#[test]
-fn an_agent_that_is_killed_while_the_new_version_starts_finds_it_ready() {
+/// Where the new version starts, and takes its time.
+fn while_it_starts() -> Agent {
     let mut agent = prepared();
     let path = "minecraft/fake/1.21/server.jar";
     let server = agent.store.put(path, b"1.21", "application/java-archive").unwrap();
@@ -260,25 +259,56 @@ fn an_agent_that_is_killed_while_the_new_version_starts_finds_it_ready() {
         let version = status.config.as_ref().and_then(|config| config.version.as_deref());
         version == Some("1.21") && status.state == State::Starting && status.process_running
     });
-    let game = agent.game();
-    agent.kill();
-    agent.start();
+    agent
+}
+
+/// The change ends well with whoever came after that agent.
+fn goes_on_well(agent: &mut Agent) {
     let settled = eventually("the end of what was interrupted", Duration::from_secs(60), || {
-        let version = version(&agent);
+        let version = version(agent);
         if version.change.is_none() && agent.status().ready {
             Ok(version)
         } else {
             Err(format!("{version:?}"))
         }
     });
-    assert_eq!((settled.version.as_str(), agent.game()), ("1.21", game), "the very process that was started");
+    assert_eq!(settled.version, "1.21");
     assert_eq!(settled.copies.iter().map(|copy| copy.failed).collect::<Vec<_>>(), [false]);
     assert_eq!(region(&agent.game_root()), "the work of months");
     // And a later agent has nothing to go on with.
+    let game = agent.game();
     agent.kill();
     agent.start();
     agent.wait_ready();
-    assert_eq!((version(&agent).version.as_str(), agent.game()), ("1.21", game));
+    assert_eq!((version(agent).version.as_str(), agent.game()), ("1.21", game));
+}
+
+/// The server outlives its agent, also while it is being tried.
+#[test]
+fn an_agent_that_is_gone_while_the_new_version_starts_finds_it_ready() {
+    for leave in [Agent::kill, |agent: &mut Agent| assert!(agent.terminate().success())] {
+        let mut agent = while_it_starts();
+        let game = agent.game();
+        leave(&mut agent);
+        agent.start();
+        eventually("the same server", SOON, || if agent.status().ready { Ok(()) } else { Err("not yet") });
+        assert_eq!(agent.game(), game, "the very process that was started");
+        goes_on_well(&mut agent);
+    }
+}
+
+/// Nor is a server that ends because its agent does one that failed.
+#[test]
+fn an_agent_that_takes_the_new_version_with_it_is_no_verdict_on_it() {
+    let mut agent = while_it_starts();
+    agent.kill();
+    agent.config_file("stop_on_agent_shutdown = true\n");
+    agent.start();
+    let game = agent.game();
+    assert!(agent.terminate().success());
+    assert!(!game.is_alive(), "it was to be taken along");
+    agent.start();
+    goes_on_well(&mut agent);
 }
 
 #[test]

@@ -14,6 +14,8 @@ const LIST: &str =
     r#"{"games":[{"id":"minecraft","variants":[{"id":"vanilla","versions":["1.21.7","1.21.8"]}]}]}"#;
 const SERVER: &str = "minecraft/vanilla/1.21.7/server.jar";
 const JAVA: &str = "java/21/OpenJDK21.tar.gz";
+/// As far as anybody looks.
+const JAR: &[u8] = b"PK\x03\x04 of 1.21.7";
 const ALLOWED: &str = "[artifacts]\nallow_unpinned = true\n";
 
 /// A "Java" that runs the fake game, whatever it is told.
@@ -24,7 +26,7 @@ fn store() -> Store {
     let members =
         [Member::dir("jdk-21/"), Member::dir("jdk-21/bin/"), Member::program("jdk-21/bin/java", script)];
     store.put(JAVA, &tar_gz(&members).unwrap(), "application/x-tar+gzip").unwrap();
-    store.put(SERVER, b"1.21.7", "application/java-archive").unwrap();
+    store.put(SERVER, JAR, "application/java-archive").unwrap();
     fs::write(store.path("_catalog.json"), LIST).unwrap();
     store
 }
@@ -122,7 +124,7 @@ fn what_came_first_is_what_it_is_held_to() {
     // With everything as it was, it works.
     agent.kill();
     fs::write(&record, good).unwrap();
-    fs::write(agent.store.path(SERVER), "1.21.7").unwrap();
+    fs::write(agent.store.path(SERVER), JAR).unwrap();
     agent.start();
     agent.configure_with(&payload).expect(202);
     agent.wait_ready();
@@ -135,4 +137,15 @@ fn what_the_list_names_and_the_server_lacks_is_said() {
     configure(&agent, "1.21.8");
     let why = failed(&agent);
     assert!(why.contains("minecraft/vanilla/1.21.8/server.jar"), "{why}");
+    // Nor is an error page pinned in its place.
+    fs::create_dir_all(agent.store.path("minecraft/vanilla/1.21.8")).unwrap();
+    let path = agent.store.path("minecraft/vanilla/1.21.8/server.jar");
+    fs::write(&path, "<html>502 Bad Gateway").unwrap();
+    configure(&agent, "1.21.8");
+    agent.wait_status("the other error", Duration::from_secs(60), |status| {
+        status.error.as_deref().is_some_and(|why| why.contains("error page"))
+    });
+    fs::write(&path, JAR).unwrap();
+    configure(&agent, "1.21.8");
+    agent.wait_ready();
 }

@@ -178,6 +178,19 @@ fn while_it_is_handed_over(c: &Container, report: &mut Report) -> Result<()> {
         same(game, game_when_ready(c)?)?;
         Ok(format!("{took:.1?}"))
     });
+    report.check("SIGKILL to the guardian in that moment: one agent, and it is systemd's", || {
+        let before = unit(c)?;
+        begin(c, ONE)?;
+        delay.reached(c)?;
+        ensure!(processes(c)?.len() == 2, "{:?}", processes(c)?);
+        c.run(&["systemctl", "kill", "--signal=KILL", "--kill-who=main", "zlh-agent"])?;
+        let after = settled_as(c, ONE, |unit| unit.main != before.main)?;
+        same(game, game_when_ready(c)?)?;
+        c.run(&["zlhctl", "agent", "update", AGENT, "--version", OTHER])?;
+        delay.reached(c)?;
+        settled(c, OTHER)?;
+        Ok(format!("pid {}", after.main))
+    });
     report.check("what the new one said in that moment is what systemctl status shows", || {
         c.run(&["zlhctl", "agent", "update", AGENT, "--version", ONE, "--force"])?;
         delay.reached(c)?;
