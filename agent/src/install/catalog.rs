@@ -41,6 +41,9 @@ pub(crate) enum Error {
     /// It is not signed as it should be, or not valid.
     #[error("the catalog was refused")]
     Refused(#[from] CatalogError),
+    /// Nobody said whom to trust.
+    #[error(transparent)]
+    NoKey(SignatureError),
     /// A configured key is none.
     #[error("a configured catalog key cannot be used")]
     Key(#[from] SignatureError),
@@ -106,7 +109,7 @@ pub(crate) async fn load(fetcher: &Fetcher, trust: &Trust<'_>, state: &Path) -> 
     let seen = durable::read_record::<Seen>(&record, SCHEMA).unwrap_or_default();
     let trusted = seen.trusted.clone().filter(|_| seen.configured == keys);
     if keys.is_empty() && !trust.unsigned && !trust.unpinned {
-        return Err(SignatureError::NoKey.into());
+        return Err(Error::NoKey(SignatureError::NoKey));
     }
     let (trusted, keys_in_use) = follow_lists(fetcher, keys, trusted).await?;
     let bytes = match fetcher.get_small(&path("catalog.json")?, MAX_CATALOG).await {
@@ -124,7 +127,7 @@ pub(crate) async fn load(fetcher: &Fetcher, trust: &Trust<'_>, state: &Path) -> 
         Catalog::parse(&bytes)?
     } else {
         // What pins hashes is never passed over for a list that does not.
-        return Err(SignatureError::NoKey.into());
+        return Err(Error::NoKey(SignatureError::NoKey));
     };
     if catalog.serial < seen.serial {
         return Err(Error::Older { got: catalog.serial, seen: seen.serial });
