@@ -128,6 +128,22 @@ impl Paths {
         self.root.join("opt/zlh").join(game).join(variant).join(".copies")
     }
 
+    /// Game, variant and folder of all copies there are.
+    pub(crate) fn all_copies(&self) -> Vec<(String, String, PathBuf)> {
+        let folders = |path: PathBuf| {
+            let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+            entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+        };
+        let games = folders(self.root.join("opt/zlh"));
+        let variants =
+            games.flat_map(|(game, path)| folders(path).map(move |(variant, _)| (game.clone(), variant)));
+        let copies = variants.map(|(game, variant)| {
+            let copies = self.copies(&game, &variant);
+            (game, variant, copies)
+        });
+        copies.filter(|(_, _, copies)| copies.is_dir()).collect()
+    }
+
     /// Holds the address the agent listens on.
     pub(crate) fn listen_file(&self) -> PathBuf {
         self.root.join("run/zlh-agent/listen")

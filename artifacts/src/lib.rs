@@ -25,6 +25,6 @@ pub use fetch::{
 };
 pub use hash::{HashingWriter, hash_file};
 pub use pack::{Pack, PackError, Packed, pack_dir};
-pub use place::{Owner, PlaceError, place_file};
+pub use place::{Owner, PlaceError, check_placed, place_file, remove_placed};
 pub use store::{Drift, DriftKind, Inspected, Install, InstallError, InstalledTree, Store};
 pub use unpack::{Limits, Progress, UnpackError, Unpacked, unpack};

@@ -1,4 +1,5 @@
-//! Putting one verified file into a game root, whose owner may be hostile.
+//! Putting one verified file into a game root, whose owner may be hostile; looking at it later,
+//! and taking it away.
 //!
 //! The copy is made beside the target and renamed over it, so the target is the old file
 //! or the new one. No link is followed on the way: a link in place of a directory is an
@@ -9,12 +10,14 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
-use zlh_catalog::RelPath;
+use zlh_catalog::{RelPath, Sha256};
 
 use crate::beneath::{Beneath, chown, create_new, free_bytes, remove, rename, sync_dir, unique};
+use crate::hash::hash_reader;
+use crate::store::DriftKind;
 
 /// Whom placed files and created directories belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +102,59 @@ fn place(src: &Path, root: &Path, to: &RelPath, owner: Option<(u32, u32)>) -> io
         remove(&dir, &temp)?;
     }
     copied
+}
+
+/// How a placed file differs from what was placed. Blocks, and reads it.
+pub fn check_placed(root: &Path, to: &RelPath, expected: &Sha256) -> io::Result<Option<DriftKind>> {
+    let file = match open_placed(root, to) {
+        Ok(file) => file,
+        Err(error) => return kind_of(error).map(Some),
+    };
+    if !file.metadata()?.is_file() {
+        return Ok(Some(DriftKind::Type));
+    }
+    let (_, got) = hash_reader(file)?;
+    Ok((got != *expected).then_some(DriftKind::Content))
+}
+
+/// Takes a placed file away; whatever else stands there stays, and so does what a link leads
+/// to. Whether there was one. Blocks.
+pub fn remove_placed(root: &Path, to: &RelPath) -> io::Result<bool> {
+    let removed = || {
+        let dir = parent(root, to)?;
+        let stat = rustix::fs::statat(&dir, to.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(false);
+        }
+        rustix::fs::unlinkat(&dir, to.file_name(), AtFlags::empty())?;
+        sync_dir(&dir)?;
+        Ok(true)
+    };
+    match removed() {
+        Err(error) => kind_of(error).map(|_| false),
+        done => done,
+    }
+}
+
+fn parent(root: &Path, to: &RelPath) -> io::Result<std::os::fd::OwnedFd> {
+    let parent = to.as_str().rsplit_once('/').map_or("", |(parent, _)| parent);
+    Beneath::open(root)?.dir(parent)
+}
+
+fn open_placed(root: &Path, to: &RelPath) -> io::Result<File> {
+    // A FIFO that takes its place must not hold us.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(parent(root, to)?, to.file_name(), flags, Mode::empty())?.into())
+}
+
+/// What an error on the way to a file says about it, unless it is one of the disk.
+fn kind_of(error: io::Error) -> io::Result<DriftKind> {
+    match Errno::from_io_error(&error) {
+        Some(Errno::NOENT) => Ok(DriftKind::Missing),
+        // A link, a socket, a file in place of a folder.
+        Some(Errno::LOOP | Errno::NOTDIR | Errno::NXIO | Errno::XDEV) => Ok(DriftKind::Type),
+        _ => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -186,6 +242,35 @@ mod tests {
             assert!(matches!(error, PlaceError::NotADirectory { .. }), "{to}: {error:?}");
         }
         assert_eq!(game.names(), ["file", "server.jar"]);
+    }
+
+    #[test]
+    fn what_was_placed_is_looked_at_and_taken_away_without_following_anything() {
+        let game = Game::new();
+        let path = |to: &str| RelPath::new(to).unwrap();
+        let expected = crate::hash::hash_bytes(b"new");
+        let look = |to: &str| check_placed(&game.root(), &path(to), &expected).unwrap();
+        let take = |to: &str| remove_placed(&game.root(), &path(to)).unwrap();
+        game.place("plugins/a.jar").unwrap();
+        game.place("server.jar").unwrap();
+        assert_eq!((look("plugins/a.jar"), look("server.jar")), (None, None));
+        std::fs::write(game.root().join("server.jar"), "old").unwrap();
+        assert_eq!(look("server.jar"), Some(DriftKind::Content));
+        assert_eq!(look("none.jar"), Some(DriftKind::Missing));
+        assert_eq!(look("server.jar/x"), Some(DriftKind::Type));
+        // The same content, but behind a link; a folder; a pipe that nobody writes to.
+        std::fs::write(game.outside.path().join("canary"), "new").unwrap();
+        symlink(game.outside.path().join("canary"), game.root().join("link.jar")).unwrap();
+        symlink(game.outside.path(), game.root().join("dir")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, game.root().join("fifo"), Mode::RWXU).unwrap();
+        for to in ["link.jar", "dir/canary", "plugins", "fifo"] {
+            assert_eq!(look(to), Some(DriftKind::Type), "{to}");
+            assert!(!take(to), "{to}");
+        }
+        assert!(!take("none.jar") && !take("server.jar/x"));
+        assert!(take("server.jar") && take("plugins/a.jar"));
+        assert_eq!(game.names(), ["dir", "fifo", "link.jar", "plugins"]);
+        assert!(game.outside.path().join("canary").exists());
     }
 
     #[test]

@@ -120,7 +120,7 @@ pub(crate) enum Command {
     /// Tools of a workspace that an agent has installed, and the verbs on them
     #[command(subcommand)]
     Addons(InstalledCommand),
-    /// The version of a game server: change it, go back
+    /// The version of a game server: change, go back, verify, repair, remove
     #[command(subcommand)]
     Game(GameCommand),
     /// The version of an agent: look for a newer one, update

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::InstalledRuntime;
+
 /// `GET /game/version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -19,6 +21,9 @@ pub struct GameVersion {
     pub runtime: Option<String>,
     /// What a rollback goes back to, newest first.
     pub copies: Vec<WorldCopy>,
+    /// Unpacked servers of this variant, of every version; empty where a server is a single file.
+    #[serde(default)]
+    pub servers: Vec<InstalledRuntime>,
     /// A change that is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<VersionChange>,
@@ -28,6 +33,8 @@ pub struct GameVersion {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorldCopy {
+    /// Its id.
+    pub id: String,
     /// The version that ran with it.
     pub version: String,
     /// Where it is.

@@ -95,6 +95,15 @@ fn write_and_rename(temp: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Re
     fs::rename(temp, path)
 }
 
+/// Removes a file for good; one that is not there is as good as removed. Needs no room.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        removed => removed?,
+    }
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
 /// Makes renames and removals in `dir` durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     point("durable.sync_dir")?;

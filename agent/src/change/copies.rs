@@ -65,36 +65,59 @@ impl Copies {
 
     /// All of a world, newest first.
     pub(crate) fn list(&self, world: &str) -> Vec<Copy> {
-        let Ok(entries) = std::fs::read_dir(&self.0) else { return Vec::new() };
-        let mut found: Vec<Copy> = entries
-            .filter_map(|entry| {
-                let id = entry.ok()?.file_name().into_string().ok()?;
-                let copy: Copy = durable::read_record(&self.0.join(&id).join(RECORD), SCHEMA).ok()?;
-                (copy.world == world && self.root(&id).is_dir()).then_some(Copy { id, ..copy })
-            })
-            .collect();
-        found.sort_by(|a, b| (&b.made_at, &b.id).cmp(&(&a.made_at, &a.id)));
-        found
+        self.find(|copy| copy.world == world)
     }
 
-    /// Removes a copy, or what was begun of one.
-    pub(super) fn remove(&self, id: &str) {
-        // What stays is listed again, or taken away as debris the next time.
-        let _ = std::fs::remove_file(self.0.join(id).join(RECORD));
-        let _ = std::fs::remove_dir_all(self.0.join(id));
+    /// Of every world.
+    pub(super) fn all(&self) -> Vec<Copy> {
+        self.find(|_| true)
+    }
+
+    /// Removes a copy, or what was begun of one. Killed or failing in between, what is left is
+    /// listed no more, and debris.
+    pub(super) fn remove(&self, id: &str) -> io::Result<()> {
+        durable::remove(&self.0.join(id).join(RECORD))?;
+        match std::fs::remove_dir_all(self.0.join(id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps the newest few of a world, and takes away what was never finished.
     pub(super) fn prune(&self, world: &str, keep: usize) {
         for copy in self.list(world).into_iter().skip(keep) {
-            self.remove(&copy.id);
+            // What stays is listed again, or taken away as debris the next time.
+            let _ = self.remove(&copy.id);
         }
-        let Ok(entries) = std::fs::read_dir(&self.0) else { return };
-        for entry in entries.flatten() {
-            if !entry.path().join(RECORD).exists() {
-                let _ = std::fs::remove_dir_all(entry.path());
+        let _ = self.sweep();
+    }
+
+    /// Takes away what was never finished.
+    pub(super) fn sweep(&self) -> io::Result<()> {
+        let entries = match std::fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if !path.join(RECORD).exists() {
+                std::fs::remove_dir_all(path)?;
             }
         }
+        Ok(())
+    }
+
+    fn find(&self, wanted: impl Fn(&Copy) -> bool) -> Vec<Copy> {
+        let Ok(entries) = std::fs::read_dir(&self.0) else { return Vec::new() };
+        let mut found: Vec<Copy> = entries
+            .filter_map(|entry| {
+                let id = entry.ok()?.file_name().into_string().ok()?;
+                let copy: Copy = durable::read_record(&self.0.join(&id).join(RECORD), SCHEMA).ok()?;
+                (wanted(&copy) && self.root(&id).is_dir()).then_some(Copy { id, ..copy })
+            })
+            .collect();
+        found.sort_by(|a, b| (&b.made_at, &b.id).cmp(&(&a.made_at, &a.id)));
+        found
     }
 }
 

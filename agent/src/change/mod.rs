@@ -1,4 +1,5 @@
-//! Changing the version of a game server, and going back.
+//! Changing the version of a game server, and going back; proving what is installed of one,
+//! putting it right, taking away what is not needed ([`upkeep`]).
 //!
 //! ```text
 //! fetch everything ─► stop ─► copy the folder ─► install, start ─► ready ─► done, the copy is kept
@@ -14,6 +15,7 @@
 mod copies;
 mod copy;
 mod steps;
+mod upkeep;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,10 +31,12 @@ use zlh_catalog::{check_component, compare_versions};
 use zlh_shim::durable;
 
 use self::copies::Copies;
+pub(crate) use self::upkeep::Chore;
 use crate::config::AgentConfig;
 use crate::errors::chain;
 use crate::game::payload::{self, GameRequest};
 use crate::game::plan::Installed;
+use crate::install::described;
 use crate::paths::Paths;
 use crate::workload::{Handle, Outcome, Shelf};
 
@@ -163,9 +167,7 @@ impl Inner {
     /// Takes the record away, which needs no room: one that outlived its change would be gone
     /// on with by the next agent.
     fn forget(&self) {
-        let removed = std::fs::remove_file(self.record())
-            .and_then(|()| std::fs::File::open(self.paths.state())?.sync_all());
-        if let Err(error) = removed {
+        if let Err(error) = durable::remove(&self.record()) {
             warn!(self.log, "a change that is over could not be forgotten"; "error" => %error);
         }
     }
@@ -235,8 +237,11 @@ impl Inner {
         })?;
         let request = payload::check(&config)?;
         let installed = self.shelf.installed().0.filter(|installed| installed.serves(&request));
+        let used = installed.as_ref().and_then(|installed| installed.server.as_deref());
+        let servers = self.trees(&request)?.into_iter().map(|tree| described(tree, used)).collect();
         let copies = self.copies(&request);
         let told = |copy: copies::Copy| WorldCopy {
+            id: copy.id.clone(),
             path: copies.root(&copy.id).display().to_string(),
             version: copy.version,
             made_at: copy.made_at,
@@ -251,6 +256,7 @@ impl Inner {
         });
         Ok(GameVersion {
             copies: copies.list(&request.world).into_iter().map(told).collect(),
+            servers,
             installed: installed.is_some(),
             runtime: installed
                 .and_then(|installed| installed.runtime)
@@ -274,7 +280,7 @@ impl Inner {
                 (OperationState::Cancelled, Some(why))
             }
             Err(Failed::Error(why)) => {
-                warn!(self.log, "a change of version failed"; "error" => &why);
+                warn!(self.log, "{} failed", doing(operation.kind); "error" => &why);
                 (OperationState::Failed, Some(why))
             }
         };
@@ -294,6 +300,16 @@ enum Failed {
 impl Failed {
     fn error(error: &(dyn std::error::Error + 'static)) -> Self {
         Self::Error(chain(error))
+    }
+}
+
+/// What was attempted, for a sentence.
+fn doing(kind: OperationKind) -> &'static str {
+    match kind {
+        OperationKind::Verify => "reading the server's files",
+        OperationKind::Repair => "repairing the server's files",
+        OperationKind::Remove => "removing a version",
+        _ => "a change of version",
     }
 }
 

@@ -11,7 +11,7 @@ use super::copy::{copy, measure};
 use super::{Failed, Inner, Record, Stage, version_of};
 use crate::errors::chain;
 use crate::game::payload::{self, GameRequest};
-use crate::install::{Job, Step};
+use crate::install::Job;
 use crate::workload::{Repair, Verb};
 
 /// Copies of a world that are kept.
@@ -65,23 +65,21 @@ impl Inner {
     /// Everything is fetched, and the runtime stands beside the others, while the old version
     /// still runs.
     async fn prepare(&self, operation: &OperationSummary, request: &GameRequest) -> Result<(), Failed> {
+        let (job, report) = (self.job(request), self.reporter(operation));
+        job.prepare(report).await.map_err(|error| Failed::error(&error))
+    }
+
+    /// An installation of what is asked for.
+    pub(super) fn job(&self, request: &GameRequest) -> Job {
         let vmid = self.handle.changes().borrow().config.as_ref().and_then(|config| config.vmid);
-        let job = Job {
+        Job {
             paths: self.paths.clone(),
             config: self.config.clone(),
             shelf: self.shelf.clone(),
             request: request.clone(),
             audience: self.config.audience(vmid),
             log: self.log.clone(),
-        };
-        let (told, id) = (self.handle.told(), operation.id.clone());
-        let report = move |step: Step| {
-            told.phase(&id, &step.text);
-            if let Some((done, total)) = step.bytes {
-                told.progress(&id, done, Some(total), "bytes");
-            }
-        };
-        job.prepare(report).await.map_err(|error| Failed::error(&error))
+        }
     }
 
     async fn stop_and_copy(
@@ -265,6 +263,7 @@ impl Inner {
             && let Ok(request) = payload::check(&record.from)
         {
             let (copies, id) = (self.copies(&request), record.copy.clone());
+            // What stays of it is no copy, and taken away the next time.
             let _ = tokio::task::spawn_blocking(move || copies.remove(&id)).await;
         }
         if record.ran && !self.handle.stop_asked() {
@@ -370,7 +369,7 @@ impl Inner {
         }
     }
 
-    fn unless_stopped(&self, so: &str) -> Result<(), Failed> {
+    pub(super) fn unless_stopped(&self, so: &str) -> Result<(), Failed> {
         match self.handle.stop_asked() {
             true => Err(Failed::Stopped(format!("stopped as was asked; {so}"))),
             false => Ok(()),

@@ -118,19 +118,22 @@ impl Installed {
 
     /// What the plan's steps put into the game's folder, relative to it.
     pub(crate) fn placed(&self, request: &GameRequest, root: &Path) -> Vec<String> {
+        let places = self.plan.install.iter().filter_map(|step| match step {
+            InstallStep::Place { to, .. } => Some(to.to_string()),
+            InstallStep::Unpack { .. } | InstallStep::Run { .. } => None,
+        });
+        places.chain(self.produced(request, root)).collect()
+    }
+
+    /// What its installers made there.
+    pub(crate) fn produced(&self, request: &GameRequest, root: &Path) -> Vec<String> {
         let values = self.values(request, root);
-        let mut paths = Vec::new();
-        for step in &self.plan.install {
-            match step {
-                InstallStep::Unpack { .. } => {}
-                InstallStep::Place { to, .. } => paths.push(to.to_string()),
-                // A template that cannot be expanded names nothing that could be there.
-                InstallStep::Run { produces, .. } => {
-                    paths.extend(produces.iter().map(|t| t.expand(&values).unwrap_or_default()));
-                }
-            }
-        }
-        paths
+        let made = self.plan.install.iter().filter_map(|step| match step {
+            InstallStep::Run { produces, .. } => Some(produces),
+            InstallStep::Unpack { .. } | InstallStep::Place { .. } => None,
+        });
+        // A template that cannot be expanded names nothing that could be there.
+        made.flatten().map(|template| template.expand(&values).unwrap_or_default()).collect()
     }
 
     /// The rungs of its stop ladder.

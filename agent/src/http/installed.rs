@@ -16,7 +16,7 @@ use super::body::{JsonOrDefault, NoBody};
 use super::lifecycle::accepted;
 use super::problem::{Answer, Failure, quoted};
 use super::{App, Inner};
-use crate::install::{Act, Kind, Tend, is};
+use crate::install::{Act, Kind, Tend, described};
 use crate::workload::Verb;
 
 type Named = Result<Path<(String, String)>, PathRejection>;
@@ -167,22 +167,7 @@ async fn tend(app: &Inner, kind: Kind, act: Act) -> Answer<Response> {
 
 async fn told(app: &Inner, kind: Kind) -> Answer<Vec<InstalledRuntime>> {
     let used = app.handle.runtime_in_use().filter(|_| kind == Kind::Runtimes);
-    let told = |tree: InstalledTree| InstalledRuntime {
-        in_use: is(&tree, used.as_deref()),
-        path: tree.dir.display().to_string(),
-        sha256: tree.sha256.to_string(),
-        entries: tree.entries,
-        bytes: tree.bytes,
-        current: tree.current,
-        active: tree.active,
-        previous: tree.previous,
-        installed_at: tree
-            .installed
-            .and_then(|at| jiff::Timestamp::try_from(at).ok())
-            .map(crate::clock::rfc3339),
-        id: tree.name,
-        version: tree.version,
-    };
+    let told = |tree| described(tree, used.as_deref());
     Ok(trees(app, kind).await?.into_iter().map(told).collect())
 }
 

@@ -14,6 +14,7 @@
 mod catalog;
 mod installer;
 mod pins;
+pub(crate) mod server;
 mod source;
 mod tend;
 
@@ -35,7 +36,7 @@ use zlh_catalog::{
 };
 
 pub(crate) use self::source::Source;
-pub(crate) use self::tend::{Act, Kind, Tend, TendJob, installed, is};
+pub(crate) use self::tend::{Act, Kind, Tend, TendJob, described, installed, is, named_few};
 use crate::config::AgentConfig;
 use crate::game::payload::GameRequest;
 use crate::game::plan::{Installed, InstalledRuntime, JAVA};

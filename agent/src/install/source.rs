@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use slog::{Logger, info, warn};
-use zlh_artifacts::{Fetcher, Servers, Tuning};
+use zlh_artifacts::{FetchError, Fetcher, Servers, Tuning};
 use zlh_catalog::{Artifact, Catalog, RuntimeVersion};
 
 use super::pins::Pins;
@@ -91,7 +91,10 @@ impl Source {
         };
         let fetched = match self.fetcher.fetch(artifact, progress).await {
             Ok(fetched) => fetched,
-            Err(error) if error.is_wrong_content() => return Err(self.changed(artifact, error)),
+            // An encoding says nothing of the bytes beneath it.
+            Err(error) if error.is_wrong_content() && !matches!(error, FetchError::Encoded { .. }) => {
+                return Err(self.changed(artifact, error));
+            }
             Err(error) => return Err(error.into()),
         };
         if let Some(warning) = &fetched.warning {

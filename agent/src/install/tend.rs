@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slog::{Logger, warn};
+use zlh_api::InstalledRuntime;
 use zlh_artifacts::{InstalledTree, Store};
 use zlh_catalog::{Audience, Catalog, Id, LookupError, RelPath, RuntimeVersion, compare_versions};
 
@@ -328,13 +329,9 @@ impl TendJob {
         say(report, &format!("reading {} {}", tree.name, tree.version));
         let (root, tree) = (self.tend.kind.store(&self.paths), tree.clone());
         let drifts = blocking(move || Store::open(root)?.verify(&tree)).await??;
-        let named: Vec<String> =
-            drifts.iter().take(NAMED).map(|drift| format!("{} {}", drift.path, drift.what)).collect();
-        let more = match drifts.len().saturating_sub(NAMED) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        Ok((!drifts.is_empty()).then(|| named.join(", ") + &more))
+        let drifts: Vec<String> =
+            drifts.iter().map(|drift| format!("{} {}", drift.path, drift.what)).collect();
+        Ok((!drifts.is_empty()).then(|| named_few(&drifts)))
     }
 
     async fn remove(&self, trees: Vec<InstalledTree>) -> Result<(), InstallError> {
@@ -386,6 +383,35 @@ fn version_flag(program: &str) -> &'static str {
         "java" | "javac" => "-version",
         "go" => "version",
         _ => "--version",
+    }
+}
+
+/// The first few of what was found, and how many more there are.
+pub(crate) fn named_few(found: &[String]) -> String {
+    let more = match found.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    found[..found.len().min(NAMED)].join(", ") + &more
+}
+
+/// A tree as it is listed.
+pub(crate) fn described(tree: InstalledTree, used: Option<&Path>) -> InstalledRuntime {
+    InstalledRuntime {
+        in_use: is(&tree, used),
+        path: tree.dir.display().to_string(),
+        sha256: tree.sha256.to_string(),
+        entries: tree.entries,
+        bytes: tree.bytes,
+        current: tree.current,
+        active: tree.active,
+        previous: tree.previous,
+        installed_at: tree
+            .installed
+            .and_then(|at| jiff::Timestamp::try_from(at).ok())
+            .map(crate::clock::rfc3339),
+        id: tree.name,
+        version: tree.version,
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::signal::unix::Signal;
 
 use super::release::Releases;
 use super::successor::{Successor, itself};
-use super::{HandOver, conclude};
+use super::{Ended, HandOver, conclude};
 use crate::paths::Paths;
 use crate::systemd::Notify;
 
@@ -74,8 +74,9 @@ pub(crate) fn stand_guard(
     let binary = releases.binary(&hand_over.record.to);
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let note = paths.launch_note();
-    let why = match Successor::start(&binary, &arguments, notify.is_heard().then_some(&*note)) {
-        Err(source) => format!("it could not be started: {source}"),
+    let ended = match Successor::start(&binary, &arguments, notify.is_heard().then_some(&*note)) {
+        // It has run its self-test: what is wrong is here.
+        Err(source) => Ended::Interrupted(format!("it could not be started: {source}")),
         Ok((successor, pipe)) => match wait_for_word(&pipe, leave, Instant::now() + ANSWER) {
             Ok(()) => {
                 info!(log, "the new version has taken over"; "version" => &hand_over.record.to, "pid" => successor.pid());
@@ -98,10 +99,14 @@ pub(crate) fn stand_guard(
                 }
                 return successor.stay(leave.filter(|_| !leaves), log);
             }
-            Err(why) => format!("{why} ({})", successor.end()),
+            Err(Silent::Leaving) => {
+                successor.end();
+                Ended::Interrupted("this agent was told to leave before the new one had answered".to_owned())
+            }
+            Err(Silent::Wrong(why)) => Ended::Failed(format!("{why} ({})", successor.end())),
         },
     };
-    error!(log, "the new version did not take over: going back"; "version" => &hand_over.record.to, "why" => &why);
+    error!(log, "the new version did not take over: going back"; "version" => &hand_over.record.to, "why" => format!("{ended:?}"));
     let back = match &hand_over.before {
         Some(before) => releases.lead(before),
         None => releases.unlink(),
@@ -109,7 +114,7 @@ pub(crate) fn stand_guard(
     if let Err(source) = back {
         error!(log, "the link to the current release could not be led back"; "error" => %source);
     }
-    if let Err(source) = conclude(paths, &hand_over.record, Err(why)) {
+    if let Err(source) = conclude(paths, &hand_over.record, ended) {
         warn!(log, "what became of the update could not be written down"; "error" => %source);
     }
     become_again(&arguments, leaves(Duration::ZERO), log)
@@ -145,14 +150,27 @@ pub(super) fn wait_for_any(fds: &[BorrowedFd<'_>], within: Option<Duration>) -> 
     }
 }
 
+/// Why the word was not heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Silent {
+    /// This process is to leave.
+    Leaving,
+    /// The new version does not say it.
+    Wrong(String),
+}
+
 /// The word, the end of whoever could say it, or nothing for too long.
-fn wait_for_word(pipe: &OwnedFd, leave: Option<BorrowedFd<'_>>, deadline: Instant) -> Result<(), String> {
+fn wait_for_word(pipe: &OwnedFd, leave: Option<BorrowedFd<'_>>, deadline: Instant) -> Result<(), Silent> {
+    let wrong = |why: String| Err(Silent::Wrong(why));
     let mut heard = Vec::new();
-    let mut file = std::fs::File::from(pipe.try_clone().map_err(|error| error.to_string())?);
+    let mut file = match pipe.try_clone() {
+        Ok(pipe) => std::fs::File::from(pipe),
+        Err(error) => return wrong(error.to_string()),
+    };
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(format!("it did not answer within {} s", ANSWER.as_secs()));
+            return wrong(format!("it did not answer within {} s", ANSWER.as_secs()));
         }
         let timeout = Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
@@ -163,22 +181,22 @@ fn wait_for_word(pipe: &OwnedFd, leave: Option<BorrowedFd<'_>>, deadline: Instan
         match poll(&mut fds, Some(&timeout)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,
             Ok(_) => {}
-            Err(errno) => return Err(errno.to_string()),
+            Err(errno) => return wrong(errno.to_string()),
         }
         if fds[0].revents().is_empty() {
-            return Err("this agent was told to leave before the new one had answered".to_owned());
+            return Err(Silent::Leaving);
         }
         let mut buffer = [0; 64];
         match file.read(&mut buffer) {
-            Ok(0) => return Err("it ended before it answered".to_owned()),
+            Ok(0) => return wrong("it ended before it answered".to_owned()),
             Ok(read) => heard.extend_from_slice(&buffer[..read]),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return wrong(error.to_string()),
         }
         if heard == WORD {
             return Ok(());
         }
         if heard.len() >= WORD.len() {
-            return Err("it said something else than that it is ready".to_owned());
+            return wrong("it said something else than that it is ready".to_owned());
         }
     }
 }
@@ -229,7 +247,7 @@ pub(crate) fn announce(address: SocketAddr, paths: &Paths, log: &Logger) -> bool
     let record =
         super::last(paths).filter(|record| record.to == crate::version() && record.outcome.is_none());
     if let Some(record) = record
-        && let Err(source) = conclude(paths, &record, Ok(()))
+        && let Err(source) = conclude(paths, &record, Ended::TookOver)
     {
         warn!(log, "what became of the update could not be written down"; "error" => %source);
     }
@@ -256,11 +274,11 @@ pub(crate) fn announce(address: SocketAddr, paths: &Paths, log: &Logger) -> bool
 /// An update that was interrupted ends as it is found: with the version that runs.
 fn settle(paths: &Paths, log: &Logger) {
     let Some(record) = super::last(paths).filter(|record| record.outcome.is_none()) else { return };
-    let outcome = match record.to == crate::version() {
-        true => Ok(()),
-        false => Err("it was interrupted before the new version took over".to_owned()),
+    let ended = match record.to == crate::version() {
+        true => Ended::TookOver,
+        false => Ended::Interrupted("everything ended before the new version took over".to_owned()),
     };
-    if let Err(source) = conclude(paths, &record, outcome) {
+    if let Err(source) = conclude(paths, &record, ended) {
         warn!(log, "what became of the update could not be written down"; "error" => %source);
     }
 }
@@ -327,13 +345,17 @@ mod tests {
             let _kept = (!close).then_some(writing);
             wait_for_word(&reading, Some(leave.as_fd()), Instant::now() + within)
         };
+        let why = |heard| match heard {
+            Err(Silent::Wrong(why)) => why,
+            other => panic!("{other:?}"),
+        };
         let soon = Duration::from_millis(50);
         assert_eq!(heard(Some(b"ready\n"), false, Duration::from_secs(5)), Ok(()));
         assert_eq!(heard(Some(b"ready\n"), true, Duration::from_secs(5)), Ok(()));
-        assert!(heard(None, true, Duration::from_secs(5)).unwrap_err().contains("ended before"));
-        assert!(heard(None, false, soon).unwrap_err().contains("did not answer"));
-        assert!(heard(Some(b"rea"), false, soon).unwrap_err().contains("did not answer"));
-        assert!(heard(Some(b"never mind"), false, soon).unwrap_err().contains("something else"));
+        assert!(why(heard(None, true, Duration::from_secs(5))).contains("ended before"));
+        assert!(why(heard(None, false, soon)).contains("did not answer"));
+        assert!(why(heard(Some(b"rea"), false, soon)).contains("did not answer"));
+        assert!(why(heard(Some(b"never mind"), false, soon)).contains("something else"));
     }
 
     #[test]
@@ -344,7 +366,7 @@ mod tests {
         drop(asks);
         assert!(wait_for_any(&[leave.as_fd()], Some(Duration::ZERO)));
         let wait = || wait_for_word(&reading, Some(leave.as_fd()), Instant::now() + Duration::from_secs(5));
-        assert!(wait().unwrap_err().contains("told to leave"));
+        assert_eq!(wait(), Err(Silent::Leaving));
         rustix::io::write(&writing, WORD).unwrap();
         assert_eq!(wait(), Ok(()));
     }

@@ -72,6 +72,43 @@ pub(crate) struct Record {
     /// RFC 3339.
     pub at: String,
     pub outcome: Option<Result<(), String>>,
+    /// How often in a row it ended by something that says nothing about that version.
+    #[serde(default)]
+    pub interrupted: u32,
+}
+
+/// What became of an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The new version runs.
+    TookOver,
+    /// It is no good here.
+    Failed(String),
+    /// Something came in between that says nothing about the new version.
+    Interrupted(String),
+}
+
+impl Record {
+    fn ended(self, how: Ended) -> Self {
+        let at = now();
+        match how {
+            Ended::TookOver => Self { outcome: Some(Ok(())), at, ..self },
+            Ended::Failed(why) => Self { outcome: Some(Err(why)), at, interrupted: 0, ..self },
+            Ended::Interrupted(why) => {
+                let interrupted = self.interrupted.saturating_add(1);
+                Self { outcome: Some(Err(why)), at, interrupted, ..self }
+            }
+        }
+    }
+
+    /// Whether an agent tries it again by itself. What failed once is for a person; what was only
+    /// interrupted is not, unless that happens every time.
+    fn is_tried_again(&self) -> bool {
+        match self.outcome {
+            Some(Err(_)) => (1..INTERRUPTIONS).contains(&self.interrupted),
+            Some(Ok(())) | None => true,
+        }
+    }
 }
 
 /// The running process is to let go, and the new version to take over.
@@ -105,6 +142,9 @@ enum UpdateError {
 
 const SCHEMA: u32 = 1;
 
+/// Interruptions in a row after which a version is no longer tried without being asked.
+const INTERRUPTIONS: u32 = 3;
+
 /// Before the first look: nothing at a start is more urgent than the workload.
 const FIRST_LOOK: Duration = Duration::from_secs(15);
 
@@ -129,7 +169,8 @@ impl Updater {
         let outcome = record.as_ref().and_then(|record| record.outcome.clone());
         let failed = record.as_ref().zip(outcome.as_ref()).and_then(|(record, outcome)| {
             let why = outcome.as_ref().err()?;
-            Some(format!("the update to {} failed: {why}; {} runs", record.to, record.from))
+            let how = if record.interrupted > 0 { "was interrupted" } else { "failed" };
+            Some(format!("the update to {} {how}: {why}; {} runs", record.to, record.from))
         });
         UpdateStatus {
             current: version().to_owned(),
@@ -202,14 +243,10 @@ impl Updater {
             tokio::time::sleep(pause + jitter(update.interval / 10)).await;
             pause = update.interval;
             let latest = self.0.look().await;
-            let failed_before = |latest: &str| {
-                self.0.last().is_some_and(|last| last.to == latest && matches!(last.outcome, Some(Err(_))))
-            };
+            let tried =
+                |latest: &str| self.0.last().is_none_or(|last| last.to != latest || last.is_tried_again());
             match latest {
-                // What failed once is tried again by a person.
-                Some(latest)
-                    if is_newer(&latest) && update.mode == UpdateMode::Auto && !failed_before(&latest) =>
-                {
+                Some(latest) if is_newer(&latest) && update.mode == UpdateMode::Auto && tried(&latest) => {
                     let request = UpdateRequest { version: Some(latest), force: false };
                     if let Err(problem) = self.update(request) {
                         warn!(self.0.log, "no update by itself"; "why" => &problem.detail);
@@ -330,7 +367,10 @@ impl Inner {
         };
         self.say(operation, UpdateState::Preparing, &format!("trying {to}"));
         release::self_test(&placed, &to).await?;
-        let record = Record { from: version().to_owned(), to: to.clone(), at: now(), outcome: None };
+        let before = self.last().filter(|last| last.to == to && matches!(last.outcome, Some(Err(_))));
+        let interrupted = before.map_or(0, |last| last.interrupted);
+        let from = version().to_owned();
+        let record = Record { from, to: to.clone(), at: now(), outcome: None, interrupted };
         durable::write_record(&self.paths.state().join(RECORD), SCHEMA, &record)
             .map_err(io("write down the update"))?;
         let before = blocking(move || {
@@ -377,9 +417,8 @@ pub(crate) fn last(paths: &Paths) -> Option<Record> {
 }
 
 /// Writes down what became of it.
-pub(crate) fn conclude(paths: &Paths, record: &Record, outcome: Result<(), String>) -> std::io::Result<()> {
-    let record = Record { outcome: Some(outcome), at: now(), ..record.clone() };
-    durable::write_record(&paths.state().join(RECORD), SCHEMA, &record)
+pub(crate) fn conclude(paths: &Paths, record: &Record, how: Ended) -> std::io::Result<()> {
+    durable::write_record(&paths.state().join(RECORD), SCHEMA, &record.clone().ended(how))
 }
 
 fn is_newer(other: &str) -> bool {
@@ -404,3 +443,32 @@ async fn blocking<T: Send + 'static>(
 }
 
 const RECORD: &str = "update.json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_for_a_person_and_what_was_interrupted_is_tried_again_but_not_for_ever() {
+        let begun = Record {
+            from: "1.0.0".to_owned(),
+            to: "1.1.0".to_owned(),
+            at: String::new(),
+            outcome: None,
+            interrupted: 0,
+        };
+        let why = || "why".to_owned();
+        let interrupted = |record: Record| record.ended(Ended::Interrupted(why()));
+        assert!(!begun.clone().ended(Ended::Failed(why())).is_tried_again());
+        assert!(begun.clone().ended(Ended::TookOver).is_tried_again());
+        let once = interrupted(begun);
+        let twice = interrupted(once.clone());
+        let thrice = interrupted(twice.clone());
+        assert_eq!([&once, &twice, &thrice].map(Record::is_tried_again), [true, true, false]);
+        // A failure is one, whatever came before it.
+        assert!(!twice.ended(Ended::Failed(why())).is_tried_again());
+        // An agent of before counted nothing.
+        let old = r#"{"from":"1","to":"2","at":"","outcome":{"Err":"why"}}"#;
+        assert!(!serde_json::from_str::<Record>(old).unwrap().is_tried_again());
+    }
+}

@@ -318,6 +318,7 @@ impl Driver {
             Verb::Restart { now } => self.restart(now),
             Verb::Repair { repair, server } => self.repair(repair, &server),
             Verb::Tend(tend) => self.tend(tend),
+            Verb::Reread { at_rest } => self.reread(at_rest),
         }
     }
 

@@ -13,6 +13,7 @@ use super::start::game_user;
 use crate::crash::{Inquest, facts_of, repair, server_of};
 use crate::errors::chain;
 use crate::game::payload::{self, GameRequest};
+use crate::install::server;
 
 impl Driver {
     /// Begins to look at an end; the findings come as events.
@@ -129,18 +130,10 @@ impl Driver {
             return self.command(Command::Start, OperationKind::Install);
         };
         let root = self.context.paths.game_root(&request.game, &request.variant, &request.world);
-        for path in installed.placed(request, &root) {
-            let path = root.join(path);
-            // Only what the plan itself puts there, and only a file.
-            if path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
-                std::fs::remove_file(&path).map_err(|error| {
-                    Problem::new(
-                        ErrorCode::Internal,
-                        format!("{} cannot be replaced: {error}", path.display()),
-                    )
-                })?;
-            }
-        }
+        server::clear(&root, installed, request).map_err(|error| {
+            let detail = format!("what is in {} cannot be replaced: {error}", root.display());
+            Problem::new(ErrorCode::Internal, detail)
+        })?;
         if let Some(tree) = &installed.server {
             let aside = tree.with_extension("damaged");
             let _ = std::fs::remove_dir_all(&aside);

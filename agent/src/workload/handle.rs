@@ -40,6 +40,9 @@ pub(crate) enum Verb {
     Repair { repair: Repair, server: String },
     /// Something with runtimes, beside the game.
     Tend(Tend),
+    /// For whoever holds the workload: read again what is installed, which is possible while
+    /// nothing is being installed or, `at_rest`, while nothing runs either.
+    Reread { at_rest: bool },
 }
 
 /// What the agent does about a crash when it is asked to.
@@ -293,6 +296,11 @@ impl Handle {
 }
 
 fn busy(operation: &OperationSummary) -> Problem {
-    let detail = "a change of version is under way; wait for it, or stop it";
+    let detail = match operation.kind {
+        OperationKind::Upgrade | OperationKind::Rollback => {
+            "a change of version is under way; wait for it, or stop it"
+        }
+        _ => "another operation on the server's files is under way; wait for it",
+    };
     Problem::new(ErrorCode::OperationInProgress, detail).with_operation(operation.clone())
 }

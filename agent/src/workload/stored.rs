@@ -128,6 +128,11 @@ impl Shelf {
         durable::write_record(&self.installed, plan::SCHEMA, &Some(installed))
     }
 
+    /// From now on nothing counts as installed.
+    pub(crate) fn forget_installed(&self) -> std::io::Result<()> {
+        durable::remove(&self.installed)
+    }
+
     fn record<T: Default + serde::de::DeserializeOwned>(
         &self,
         path: &Path,

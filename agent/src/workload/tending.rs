@@ -9,7 +9,7 @@ use zlh_catalog::Audience;
 
 use super::driver::{Driver, Event};
 use super::handle::Outcome;
-use super::machine::Phase;
+use super::machine::{Phase, Refusal};
 use crate::errors::chain;
 use crate::install::{Act, Kind, Step, Tend, TendJob, is};
 
@@ -97,6 +97,28 @@ impl Driver {
             Act::Upgrade { id, version: None } => (OperationKind::Upgrade, format!("upgrading {id}")),
             Act::RollBack { id } => (OperationKind::Rollback, format!("going back from the {id} of now")),
         })
+    }
+
+    /// Whoever holds the workload has changed what is installed, or is about to: then nothing
+    /// may run, nor be about to.
+    pub(super) fn reread(&mut self, at_rest: bool) -> Result<Outcome, Problem> {
+        match self.machine.phase() {
+            Phase::Idle | Phase::Error { alive: false, .. } if self.operation.is_none() => {}
+            Phase::Installing { .. } => return Err(self.refuse(Refusal::Busy)),
+            _ if !at_rest => {}
+            Phase::Running { .. } | Phase::Error { alive: true, .. } => {
+                return Err(Problem::new(ErrorCode::WrongState, "the server is running: stop it first"));
+            }
+            Phase::Crashed => {
+                let detail = "the server crashed and is about to be started again: stop it first";
+                return Err(Problem::new(ErrorCode::WrongState, detail));
+            }
+            _ => return Err(self.refuse(Refusal::Busy)),
+        }
+        if at_rest {
+            self.installed = self.context.shelf.installed().0;
+        }
+        Ok(Outcome { state: self.machine.state(), operation: None })
     }
 
     /// Whom this container is, for channels and waves.

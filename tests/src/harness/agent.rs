@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use zlh_api::{State, Status};
+use zlh_api::{Operation, OperationState, State, Status};
 
 use super::artifact_server::ArtifactServer;
 use super::http::{Http, Response};
@@ -309,6 +309,21 @@ impl Agent {
     #[track_caller]
     pub fn post(&self, path: &str, status: u16) -> Response {
         self.http().post(path).expect("send a request").expect(status)
+    }
+
+    /// The end of the operation that an answer promised.
+    #[track_caller]
+    pub fn outcome(&self, accepted: &Response) -> Operation {
+        let location = accepted.header("location").expect("where to look");
+        eventually("the end of the operation", SOON * 3, || {
+            let answer = self.http().get(location).map_err(|error| format!("{error}"))?;
+            let operation: Operation = answer.expect(200).json();
+            if operation.state == OperationState::Running {
+                Err(format!("{operation:?}"))
+            } else {
+                Ok(operation)
+            }
+        })
     }
 
     /// Types a console command.

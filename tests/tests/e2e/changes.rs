@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
-use zlh_api::{ErrorCode, GameVersion, Operation, OperationState, State, Status};
+use zlh_api::{ErrorCode, GameVersion, OperationState, State, Status};
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::faults::Faults;
 use zlh_tests::harness::http::Response;
@@ -55,15 +55,6 @@ fn change(agent: &Agent, version: &str) -> Response {
     agent.http().post_json("/game/version", &json!({ "version": version })).unwrap()
 }
 
-#[track_caller]
-fn outcome(agent: &Agent, accepted: &Response) -> Operation {
-    let location = accepted.header("location").expect("where to look");
-    eventually("the end of the change", Duration::from_secs(60), || {
-        let operation: Operation = agent.http().get(location).unwrap().expect(200).json();
-        if operation.state == OperationState::Running { Err(operation) } else { Ok(operation) }
-    })
-}
-
 fn region(root: &Path) -> String {
     fs::read_to_string(root.join("world/data/months.dat")).unwrap_or_default()
 }
@@ -87,7 +78,7 @@ fn a_newer_version_that_works_stays_and_the_world_of_before_is_kept() {
     let agent = agent();
     let before = agent.game();
     assert_eq!(version(&agent).copies, []);
-    let done = outcome(&agent, &change(&agent, NEWER).expect(202));
+    let done = agent.outcome(&change(&agent, NEWER).expect(202));
     assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
     assert!(done.phase.contains(NEWER) && done.phase.contains(VERSION), "{done:?}");
     runs(&agent, NEWER);
@@ -100,7 +91,7 @@ fn a_newer_version_that_works_stays_and_the_world_of_before_is_kept() {
 
     // Back, with the world of then; and back again, with the world of now.
     fs::write(agent.game_root().join("world/data/months.dat"), "changed by the newer one").unwrap();
-    let done = outcome(&agent, &agent.post("/game/version/rollback", 202));
+    let done = agent.outcome(&agent.post("/game/version/rollback", 202));
     assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
     runs(&agent, VERSION);
     assert_eq!(
@@ -109,7 +100,7 @@ fn a_newer_version_that_works_stays_and_the_world_of_before_is_kept() {
     );
     let copies = version(&agent).copies;
     assert_eq!(copies.iter().map(|copy| copy.version.as_str()).collect::<Vec<_>>(), [NEWER]);
-    let done = outcome(&agent, &agent.post("/game/version/rollback", 202));
+    let done = agent.outcome(&agent.post("/game/version/rollback", 202));
     assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
     runs(&agent, NEWER);
     assert_eq!(region(&agent.game_root()), "changed by the newer one");
@@ -118,7 +109,7 @@ fn a_newer_version_that_works_stays_and_the_world_of_before_is_kept() {
 #[test]
 fn a_version_that_does_not_become_ready_gives_way_to_the_one_before() {
     let agent = agent();
-    let done = outcome(&agent, &change(&agent, BROKEN).expect(202));
+    let done = agent.outcome(&change(&agent, BROKEN).expect(202));
     assert_eq!(done.state, OperationState::Failed, "{done:?}");
     let why = done.error.unwrap();
     for word in [BROKEN, VERSION, "did not become ready", "are back", "kept as a copy"] {
@@ -158,7 +149,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_touched() {
         (json!({ "version": "1.17", "force": true }), "unknown version `1.17`"),
     ] {
         let accepted = agent.http().post_json("/game/version", &body).unwrap().expect(202);
-        let done = outcome(&agent, &accepted);
+        let done = agent.outcome(&accepted);
         assert!(
             done.state == OperationState::Failed && done.error.as_ref().unwrap().contains(words),
             "{done:?}"
@@ -191,7 +182,7 @@ fn while_it_changes_nobody_else_does_but_a_stop_is_heard() {
     }
     agent.wait_state(State::Idle);
     agent.post("/stop", 204);
-    let done = outcome(&agent, &accepted);
+    let done = agent.outcome(&accepted);
     assert_eq!(done.state, OperationState::Cancelled, "{done:?}");
     agent.wait_state(State::Idle);
     assert_eq!(region(&agent.game_root()), "the work of months");
@@ -319,12 +310,12 @@ fn without_room_for_a_copy_nothing_is_changed() {
     agent.start();
     begin(&agent);
     faults.plan("enospc change. 1").unwrap();
-    let done = outcome(&agent, &change(&agent, NEWER).expect(202));
+    let done = agent.outcome(&change(&agent, NEWER).expect(202));
     assert_eq!(done.state, OperationState::Failed, "{done:?}");
     faults.clear().unwrap();
     runs(&agent, VERSION);
     assert_eq!(region(&agent.game_root()), "the work of months");
     agent.wait_status("no operation", SOON, |status| !status.operation_in_progress);
-    let done = outcome(&agent, &change(&agent, NEWER).expect(202));
+    let done = agent.outcome(&change(&agent, NEWER).expect(202));
     assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
 }

@@ -149,3 +149,27 @@ fn what_the_list_names_and_the_server_lacks_is_said() {
     configure(&agent, "1.21.8");
     agent.wait_ready();
 }
+
+/// A list without hashes never takes the place of a catalog that was there.
+#[test]
+fn a_catalog_that_is_gone_is_missed_and_not_replaced_by_the_list() {
+    let both = "[artifacts]\nallow_unpinned = true\nallow_unsigned = true\n";
+    let mut store = store();
+    store.publish().unwrap();
+    let mut agent = start(store, both, false);
+    configure(&agent, "1.21.7");
+    let why = failed(&agent);
+    assert!(why.contains("unknown variant"), "the catalog, which has no such version, is asked: {why}");
+    fs::remove_file(agent.store.path("catalog.json")).unwrap();
+    configure(&agent, "1.21.7");
+    agent.wait_status("another error", Duration::from_secs(60), |status| {
+        status.error.as_deref().is_some_and(|why| why.contains("catalog.json") && why.contains("404"))
+    });
+    assert!(!agent.root_path("opt/zlh-agent/state/pins.json").exists());
+    // Back again, it is what counts.
+    agent.store.publish().unwrap();
+    configure(&agent, "1.21.7");
+    agent.wait_status("the first error", Duration::from_secs(60), |status| {
+        status.error.as_deref().is_some_and(|why| why.contains("unknown variant"))
+    });
+}

@@ -36,5 +36,6 @@ mod shells;
 mod stopping;
 mod story;
 mod updates;
+mod upkeep;
 mod versions;
 mod viewers;

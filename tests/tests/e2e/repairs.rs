@@ -6,13 +6,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use zlh_api::{
-    CrashAction, CrashActionId, CrashRecord, History, HistoryKind, Operation, OperationState, State,
-};
+use zlh_api::{CrashAction, CrashActionId, CrashRecord, History, HistoryKind, OperationState, State};
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::http::Response;
 use zlh_tests::harness::jvm::JavaPlan;
-use zlh_tests::harness::wait::{SOON, eventually};
+use zlh_tests::harness::wait::SOON;
 
 use super::crashes::{explained, is, java};
 
@@ -28,16 +26,6 @@ fn offered(crash: &CrashRecord, id: CrashActionId) -> &CrashAction {
 #[track_caller]
 fn ask(agent: &Agent, crash: &CrashRecord, action: &str) -> Response {
     agent.http().post(&format!("/crashes/{}/actions/{action}", crash.id)).unwrap()
-}
-
-/// The end of what an answer promised.
-#[track_caller]
-fn outcome(agent: &Agent, accepted: &Response) -> Operation {
-    let location = accepted.header("location").expect("where to look");
-    eventually("the end of the operation", SOON, || {
-        let operation: Operation = agent.http().get(location).unwrap().expect(200).json();
-        if operation.state == OperationState::Running { Err(operation) } else { Ok(operation) }
-    })
 }
 
 /// A folder with a mod that is no jar; its server may go on.
@@ -65,7 +53,7 @@ fn a_mod_that_no_loader_can_open_is_disabled() {
     assert_eq!(action.file.as_deref(), Some("mods/broken-1.0.jar"), "{crash:#?}");
     let mods = agent.game_root().join("mods");
     assert!(mods.join("broken-1.0.jar").exists(), "nothing is done unasked");
-    let done = outcome(&agent, &ask(&agent, &crash, "disable_addon").expect(202));
+    let done = agent.outcome(&ask(&agent, &crash, "disable_addon").expect(202));
     assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
     assert!(mods.join("broken-1.0.jar.disabled").exists() && !mods.join("broken-1.0.jar").exists());
     // It is gone: a second time is refused, and says why.
@@ -186,7 +174,7 @@ fn a_port_is_freed_from_a_process_of_an_earlier_run() {
     // Every process of a run inherits the mark; this one outlived its own.
     let (agent, crash, mut holder) = died_of_its_port(|run| Some(run.to_owned()));
     assert!(!holder.has_ended(), "nothing is done unasked");
-    let done = outcome(&agent, &ask(&agent, &crash, "free_port").expect(202));
+    let done = agent.outcome(&ask(&agent, &crash, "free_port").expect(202));
     assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
     assert!(holder.has_ended());
 }
@@ -196,7 +184,7 @@ fn a_port_is_not_freed_from_a_stranger() {
     // Without a mark, and with one of a run that some other agent began.
     for mark in [None, Some("0123456789abcdef".to_owned())] {
         let (agent, crash, mut holder) = died_of_its_port(|_| mark.clone());
-        let done = outcome(&agent, &ask(&agent, &crash, "free_port").expect(202));
+        let done = agent.outcome(&ask(&agent, &crash, "free_port").expect(202));
         assert_eq!(done.state, OperationState::Failed, "{mark:?}: {done:?}");
         let why = done.error.unwrap();
         assert!(why.contains(&format!("pid {}", holder.0.id())), "who has it: {why}");

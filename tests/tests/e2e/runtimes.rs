@@ -5,9 +5,7 @@ use std::path::PathBuf;
 
 use zlh_api::{ErrorCode, InstalledRuntime, InstalledRuntimes, Operation, OperationState, State};
 use zlh_tests::harness::agent::Agent;
-use zlh_tests::harness::http::Response;
 use zlh_tests::harness::store::RUNTIME;
-use zlh_tests::harness::wait::{SOON, eventually};
 
 fn runtimes(agent: &Agent) -> Vec<InstalledRuntime> {
     agent.http().get("/runtimes").unwrap().expect(200).json::<InstalledRuntimes>().runtimes
@@ -19,19 +17,9 @@ fn only(agent: &Agent) -> InstalledRuntime {
     all.remove(0)
 }
 
-/// The end of what an answer promised.
-#[track_caller]
-fn outcome(agent: &Agent, accepted: &Response) -> Operation {
-    let location = accepted.header("location").expect("where to look");
-    eventually("the end of the operation", SOON, || {
-        let operation: Operation = agent.http().get(location).unwrap().expect(200).json();
-        if operation.state == OperationState::Running { Err(operation) } else { Ok(operation) }
-    })
-}
-
 #[track_caller]
 fn does(agent: &Agent, path: &str) -> Operation {
-    outcome(agent, &agent.http().post(path).unwrap().expect(202))
+    agent.outcome(&agent.http().post(path).unwrap().expect(202))
 }
 
 #[track_caller]
@@ -97,7 +85,7 @@ fn what_is_in_use_stays_and_what_is_not_goes() {
     agent.wait_state(State::Idle);
     let refused = delete("").expect(409).problem();
     assert!(refused.detail.contains("force"), "{}", refused.detail);
-    let done = outcome(&agent, &delete("?force=true").expect(202));
+    let done = agent.outcome(&delete("?force=true").expect(202));
     assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
     assert_eq!(runtimes(&agent), []);
     delete("").expect(404);

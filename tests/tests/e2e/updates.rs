@@ -141,6 +141,19 @@ fn a_version_that_dies_hangs_or_lies_gives_way_within_ten_seconds() {
     }
 }
 
+/// A release that says its word and does not lead the link: the guardian does.
+#[test]
+fn a_release_that_leads_no_link_is_led_to_by_its_guardian() {
+    let bench = Bench::ready(&[("99.1.0", Release::Script("echo ready >&0; exec sleep 600"))]);
+    let game = bench.agent.game();
+    bench.update(&json!({ "version": "99.1.0" }), 202);
+    eventually("the link", Duration::from_secs(20), || match bench.current().as_deref() {
+        Some("releases/99.1.0") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(game.is_alive());
+}
+
 #[test]
 fn what_cannot_be_right_changes_nothing_at_all() {
     let bench = Bench::ready(&[("99.1.0", Release::Untrue), ("99.2.0", Release::Script("exit 1"))]);
@@ -189,4 +202,42 @@ fn the_mode_says_what_is_done_without_being_asked() {
     bench.agent.spawn().unwrap();
     assert!(!bench.agent.wait_exit().success());
     assert!(bench.agent.log().contains("none of"), "{}", bench.agent.log());
+}
+
+/// What a machine leaves that lost its power while the new version was being tried.
+fn interrupted(bench: &Bench, times_before: u32, outcome: &Value) {
+    let record = json!({
+        "from": NOW, "to": "99.1.0", "at": "2026-01-01T00:00:00Z", "outcome": outcome, "interrupted": times_before,
+    });
+    let state = bench.agent.root_path("opt/zlh-agent/state");
+    fs::create_dir_all(&state).unwrap();
+    zlh_shim::durable::write_record(&state.join("update.json"), 1, &record).unwrap();
+}
+
+#[test]
+fn an_update_that_was_only_interrupted_is_tried_again_by_itself_but_not_for_ever() {
+    let auto = |times_before: u32, outcome: Value| {
+        let mut bench = Bench::new(&[("99.1.0", Release::Good)]);
+        bench.agent.env("ZLH_AGENT_UPDATE_MODE", "auto");
+        interrupted(&bench, times_before, &outcome);
+        bench.agent.start();
+        bench
+    };
+    let (once, often) = (auto(0, Value::Null), auto(2, Value::Null));
+    let failed = auto(0, json!({ "Err": "it ended before it answered" }));
+    let error = once.status().unwrap().error.unwrap();
+    assert!(error.contains("was interrupted") && error.contains("everything ended"), "{error}");
+    let error = failed.status().unwrap().error.unwrap();
+    assert!(error.contains("failed: it ended"), "{error}");
+    once.until("the new version by itself", |status| {
+        status.current == "99.1.0" && status.update_status == UpdateState::Succeeded
+    });
+    // The others have looked, too, and leave it to a person.
+    for bench in [often, failed] {
+        let status = bench.until("its look", |status| status.checked_at.is_some());
+        assert_eq!((status.current.as_str(), status.update_status), (NOW, UpdateState::Failed), "{status:?}");
+        assert!(status.update_available, "{status:?}");
+        bench.update(&json!({ "version": "99.1.0" }), 202);
+        bench.until("the new version when asked", |status| status.current == "99.1.0");
+    }
 }

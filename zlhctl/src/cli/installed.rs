@@ -99,6 +99,56 @@ pub(crate) enum GameCommand {
         #[command(flatten)]
         patience: Patience,
     },
+    /// Compare the server's files, its tree and its runtime with what was installed
+    Verify {
+        #[command(flatten)]
+        one: One,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// Compare, and install again what is not the same; the server has to be stopped
+    ///
+    /// Everything is fetched and verified before anything damaged is taken away. Worlds are not
+    /// touched, and nothing is started.
+    Repair {
+        #[command(flatten)]
+        one: One,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// Remove what is installed of a version; worlds stay
+    Remove {
+        #[command(flatten)]
+        one: One,
+        /// For example 1.21.7
+        #[arg(value_name = "VERSION")]
+        version: String,
+        /// Also the configured one (the next start installs it again), and one that a rollback starts
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// Remove a copy of a world, for good
+    RemoveCopy {
+        #[command(flatten)]
+        one: One,
+        /// As `zlhctl game version` lists it
+        #[arg(value_name = "COPY")]
+        copy: String,
+        /// Also the one that a rollback goes back to
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// Remove every unpacked server that nobody uses; copies of worlds stay
+    Gc {
+        #[command(flatten)]
+        one: One,
+        #[command(flatten)]
+        patience: Patience,
+    },
 }
 
 #[derive(Debug, Subcommand)]

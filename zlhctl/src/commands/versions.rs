@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use zlh_api::client::{Client, ClientError};
-use zlh_api::{ChangeVersion, GameVersion, UpdateRequest, UpdateState, UpdateStatus};
+use zlh_api::{Accepted, ChangeVersion, GameVersion, UpdateRequest, UpdateState, UpdateStatus, WorldCopy};
 
 use super::operations::until_done;
-use crate::cli::{AgentCommand, GameCommand};
+use crate::cli::{AgentCommand, GameCommand, One, Patience};
 use crate::exit::{Exit, Hint};
 use crate::printer::{Format, Paint, Printer};
 use crate::target::Targets;
@@ -28,17 +28,66 @@ pub(crate) async fn game(command: &GameCommand, targets: &Targets, printer: Prin
             Ok(Exit::Ok)
         }
         GameCommand::Upgrade { one, version, force, patience } => {
-            let (target, client) = targets.one(&one.name)?;
             let wish = ChangeVersion { version: version.clone(), force: *force };
-            let accepted = client.change_game_version(&wish).await?;
-            until_done(&client, &target.name, accepted, patience.timeout, None, printer).await
+            let begin = async |client: &Client| client.change_game_version(&wish).await;
+            see_through(begin, one, patience, targets, printer).await
         }
         GameCommand::Rollback { one, patience } => {
-            let (target, client) = targets.one(&one.name)?;
-            let accepted = client.roll_back_game().await?;
-            until_done(&client, &target.name, accepted, patience.timeout, None, printer).await
+            see_through(
+                async |client: &Client| client.roll_back_game().await,
+                one,
+                patience,
+                targets,
+                printer,
+            )
+            .await
+        }
+        GameCommand::Verify { one, patience } => {
+            see_through(
+                async |client: &Client| client.tend_game("verify").await,
+                one,
+                patience,
+                targets,
+                printer,
+            )
+            .await
+        }
+        GameCommand::Repair { one, patience } => {
+            see_through(
+                async |client: &Client| client.tend_game("repair").await,
+                one,
+                patience,
+                targets,
+                printer,
+            )
+            .await
+        }
+        GameCommand::Remove { one, version, force, patience } => {
+            let begin = async |client: &Client| client.remove_game(version, *force).await;
+            see_through(begin, one, patience, targets, printer).await
+        }
+        GameCommand::RemoveCopy { one, copy, force, patience } => {
+            let begin = async |client: &Client| client.remove_copy(copy, *force).await;
+            see_through(begin, one, patience, targets, printer).await
+        }
+        GameCommand::Gc { one, patience } => {
+            see_through(async |client: &Client| client.tend_game("gc").await, one, patience, targets, printer)
+                .await
         }
     }
+}
+
+/// Begins an operation and watches it to its end.
+async fn see_through(
+    begin: impl AsyncFnOnce(&Client) -> Result<Accepted, ClientError>,
+    one: &One,
+    patience: &Patience,
+    targets: &Targets,
+    printer: Printer,
+) -> Result<Exit> {
+    let (target, client) = targets.one(&one.name)?;
+    let accepted = begin(&client).await?;
+    until_done(&client, &target.name, accepted, patience.timeout, None, printer).await
 }
 
 fn show_game(version: &GameVersion, printer: Printer) -> Result<()> {
@@ -48,30 +97,68 @@ fn show_game(version: &GameVersion, printer: Printer) -> Result<()> {
         let (from, to, id) = (&change.from, &change.to, &change.operation);
         printer.note(&format!("changing from {from} to {to} (operation {id})"));
     }
+    let now = jiff::Timestamp::now();
+    let wide = printer.format == Format::Wide;
     if version.copies.is_empty() {
         printer.note("there is no copy to go back to: a change of version makes one");
-        return Ok(());
+    } else {
+        printer.table(&copies(&version.copies, now, wide))?;
     }
-    let now = jiff::Timestamp::now();
-    let mut table = Table::new(&["COPY OF", "MADE", "SIZE", "STATE", "PATH"]);
+    if !version.servers.is_empty() {
+        printer.line("")?;
+        printer.table(&servers(version, now, wide))?;
+    }
+    Ok(())
+}
+
+fn copies(all: &[WorldCopy], now: jiff::Timestamp, wide: bool) -> Table {
+    let mut header = vec!["COPY", "OF", "MADE", "SIZE", "STATE"];
+    header.extend(wide.then_some("PATH"));
+    let mut table = Table::new(&header);
     let mut next = true;
-    for copy in &version.copies {
+    for copy in all {
         let made = units::since(&copy.made_at, now);
         let state = match copy.failed {
             true => Cell::painted("failed change", Paint::Dim),
             false if std::mem::take(&mut next) => Cell::painted("rollback", Paint::Good),
             false => Cell::new("older"),
         };
-        table.row(vec![
+        let mut row = vec![
+            Cell::new(&copy.id),
             Cell::new(&copy.version),
             Cell::new(made.map(|ago| format!("{} ago", units::age(ago))).unwrap_or_default()),
             Cell::new(units::bytes(copy.bytes)),
             state,
-            Cell::new(&copy.path),
-        ]);
+        ];
+        row.extend(wide.then(|| Cell::new(&copy.path)));
+        table.row(row);
     }
-    printer.table(&table)?;
-    Ok(())
+    table
+}
+
+fn servers(version: &GameVersion, now: jiff::Timestamp, wide: bool) -> Table {
+    let mut header = vec!["SERVER", "SIZE", "FILES", "INSTALLED", "STATE"];
+    header.extend(wide.then_some("PATH"));
+    let mut table = Table::new(&header);
+    for server in &version.servers {
+        let ago = server.installed_at.as_deref().and_then(|at| units::since(at, now));
+        let back_to = version.copies.iter().any(|copy| !copy.failed && copy.version == server.version);
+        let state = match (server.in_use, back_to) {
+            (true, _) => Cell::painted("configured", Paint::Good),
+            (_, true) => Cell::new("rollback"),
+            _ => Cell::painted("unused", Paint::Dim),
+        };
+        let mut row = vec![
+            Cell::new(&server.version),
+            Cell::new(units::bytes(server.bytes)),
+            Cell::new(server.entries.to_string()),
+            Cell::new(ago.map(|ago| format!("{} ago", units::age(ago))).unwrap_or_default()),
+            state,
+        ];
+        row.extend(wide.then(|| Cell::new(&server.path)));
+        table.row(row);
+    }
+    table
 }
 
 pub(crate) async fn agent(command: &AgentCommand, targets: &Targets, printer: Printer) -> Result<Exit> {

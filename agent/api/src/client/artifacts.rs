@@ -64,12 +64,7 @@ impl Client {
         version: &str,
         force: bool,
     ) -> Result<Accepted, ClientError> {
-        let mut url = self.url(&format!("{}/{}/{}", kind.path(), plain(id), plain(version)));
-        if force {
-            url.query_pairs_mut().append_pair("force", "true");
-        }
-        let response = self.send(self.authorize(self.http.delete(url))).await?;
-        self.json(response).await
+        self.delete(&format!("{}/{}/{}", kind.path(), plain(id), plain(version)), force).await
     }
 
     /// `POST /runtimes/gc`.
@@ -125,6 +120,30 @@ impl Client {
         self.post_empty("game/version/rollback").await
     }
 
+    /// `POST /game/version/{verb}`: `verify`, `repair` or `gc`.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn tend_game(&self, verb: &str) -> Result<Accepted, ClientError> {
+        self.post_empty(&format!("game/version/{verb}")).await
+    }
+
+    /// `DELETE /game/version/{version}`.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn remove_game(&self, version: &str, force: bool) -> Result<Accepted, ClientError> {
+        self.delete(&format!("game/version/{}", plain(version)), force).await
+    }
+
+    /// `DELETE /game/version/copies/{id}`.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn remove_copy(&self, id: &str, force: bool) -> Result<Accepted, ClientError> {
+        self.delete(&format!("game/version/copies/{}", plain(id)), force).await
+    }
+
     /// `GET /agent/update/status`.
     ///
     /// # Errors
@@ -143,6 +162,15 @@ impl Client {
 
     async fn post<T: serde::Serialize + Sync>(&self, path: &str, body: &T) -> Result<Accepted, ClientError> {
         let response = self.send(self.request(Method::POST, path).json(body)).await?;
+        self.json(response).await
+    }
+
+    async fn delete(&self, path: &str, force: bool) -> Result<Accepted, ClientError> {
+        let mut url = self.url(path);
+        if force {
+            url.query_pairs_mut().append_pair("force", "true");
+        }
+        let response = self.send(self.authorize(self.http.delete(url))).await?;
         self.json(response).await
     }
 

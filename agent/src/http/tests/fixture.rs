@@ -269,7 +269,7 @@ async fn drive(mut asked: mpsc::Receiver<Request>, script: Arc<Mutex<Script>>, o
                     Verb::Stop { .. } => (State::Stopping, OperationKind::Stop),
                     Verb::Restart { .. } => (State::Stopping, OperationKind::Restart),
                     Verb::Repair { .. } => (State::Idle, OperationKind::Repair),
-                    Verb::Tend(_) => (State::Idle, OperationKind::Verify),
+                    Verb::Tend(_) | Verb::Reread { .. } => (State::Idle, OperationKind::Verify),
                 };
                 script.verbs.push(verb);
                 let answer = match &script.refuse {
