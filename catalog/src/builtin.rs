@@ -1,4 +1,5 @@
-//! Launch plans for the deployed Minecraft variants, for catalogs that bring none.
+//! Launch plans for the deployed Minecraft variants, for catalogs that bring none; and how the
+//! programs of usual runtimes are tried.
 //!
 //! File names are those of the deployed artifact server. Paper, purpur, fabric, forge
 //! and neoforge fetch further files by themselves unless a catalog entry was prepared
@@ -12,6 +13,18 @@ use std::sync::LazyLock;
 
 use crate::version::is_snapshot;
 use crate::{Id, LaunchPlan, Requirement, VersionRange, compare_versions};
+
+/// How a program is asked for its version, by which it shows that it runs at all.
+pub fn version_arguments(program: &str) -> &'static [&'static str] {
+    match program {
+        // What Java 8 understands, too.
+        "java" | "javac" => &["-version"],
+        "go" => &["version"],
+        // It knows none; without input it has nothing to format.
+        "gofmt" => &["-l"],
+        _ => &["--version"],
+    }
+}
 
 /// The built-in plan of a variant.
 pub(crate) fn plan(variant: &str) -> Option<&'static LaunchPlan> {

@@ -33,6 +33,7 @@ mod template;
 mod validate;
 mod version;
 
+pub use builtin::version_arguments;
 pub use diff::{Difference, DifferenceKind, diff};
 pub use document::{
     AgentRelease, Artifact, Catalog, Game, GameVersion, MediaType, Requirement, Runtime, RuntimeVersion,

@@ -34,6 +34,7 @@ pub struct GameVersion {
 #[serde(rename_all = "camelCase")]
 pub struct WorldCopy {
     /// Its id.
+    #[serde(default)]
     pub id: String,
     /// The version that ran with it.
     pub version: String,

@@ -98,13 +98,16 @@ impl Copies {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries?,
         };
+        let mut result = Ok(());
         for entry in entries {
             let path = entry?.path();
-            if !path.join(RECORD).exists() {
-                std::fs::remove_dir_all(path)?;
+            if !path.join(RECORD).exists()
+                && let Err(error) = std::fs::remove_dir_all(path)
+            {
+                result = Err(error);
             }
         }
-        Ok(())
+        result
     }
 
     fn find(&self, wanted: impl Fn(&Copy) -> bool) -> Vec<Copy> {

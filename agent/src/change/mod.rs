@@ -238,7 +238,9 @@ impl Inner {
         let request = payload::check(&config)?;
         let installed = self.shelf.installed().0.filter(|installed| installed.serves(&request));
         let used = installed.as_ref().and_then(|installed| installed.server.as_deref());
-        let servers = self.trees(&request)?.into_iter().map(|tree| described(tree, used)).collect();
+        // Which there are is of less weight than the rest.
+        let servers = self.trees(&request).unwrap_or_default();
+        let servers = servers.into_iter().map(|tree| described(tree, used)).collect();
         let copies = self.copies(&request);
         let told = |copy: copies::Copy| WorldCopy {
             id: copy.id.clone(),

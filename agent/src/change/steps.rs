@@ -79,6 +79,7 @@ impl Inner {
             request: request.clone(),
             audience: self.config.audience(vmid),
             log: self.log.clone(),
+            damaged: None,
         }
     }
 

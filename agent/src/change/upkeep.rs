@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use slog::info;
+use tokio::sync::oneshot;
 use zlh_api::{ErrorCode, OperationKind, OperationSummary, Problem};
 use zlh_artifacts::{InstalledTree, Store};
 
@@ -18,7 +19,7 @@ use crate::errors::chain;
 use crate::game::payload::{self, GameRequest};
 use crate::game::plan::Installed;
 use crate::install::server::{self, Findings};
-use crate::install::{InstallError, Step, installed, named_few};
+use crate::install::{InstallError, Job as Installation, Step, installed, named_few};
 use crate::workload::{Outcome, Verb};
 
 /// What is to be done.
@@ -79,27 +80,61 @@ impl Changer {
     /// Begins a chore, or says why not.
     pub(crate) async fn tend(&self, chore: Chore) -> Result<Outcome, Problem> {
         self.0.handle.check_free()?;
-        let inner = Arc::clone(&self.0);
-        let admitted = tokio::task::spawn_blocking(move || inner.admit(chore));
-        let job = admitted.await.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))??;
-        let reread = Verb::Reread { at_rest: job.at_rest() };
-        self.0.handle.request(reread.clone()).await?;
-        let phase = job.phase();
-        let operation = self.0.handle.take_hold(job.kind(), &phase)?;
-        // Somebody may have been quicker.
-        if let Err(problem) = self.0.handle.request_held(reread).await {
-            self.0.finish(&operation, Err(Failed::Stopped(problem.detail.clone())));
-            return Err(problem);
-        }
-        info!(self.0.log, "{phase}"; "operation" => &operation.id);
-        let state = self.0.handle.changes().borrow().state;
+        let job = self.0.admitted(&chore).await?;
+        self.0.handle.request(Verb::Reread { at_rest: job.at_rest() }).await?;
+        let operation = self.0.handle.take_hold(job.kind(), &job.phase())?;
+        // From here on it is let go by whoever holds it, also when nobody waits for us any more.
+        let (told, admitted) = oneshot::channel();
         let (inner, summary) = (Arc::clone(&self.0), operation.clone());
-        tokio::spawn(async move { inner.finish(&summary, inner.do_chore(&summary, job).await) });
+        tokio::spawn(async move { inner.see_through(&summary, chore, told).await });
+        let gone = |_| Problem::new(ErrorCode::Internal, "the agent is shutting down");
+        admitted.await.map_err(gone)??;
+        let state = self.0.handle.changes().borrow().state;
         Ok(Outcome { state, operation: Some(operation) })
     }
 }
 
 impl Inner {
+    /// Whoever has the hold does it, and lets go.
+    async fn see_through(
+        self: &Arc<Self>,
+        operation: &OperationSummary,
+        chore: Chore,
+        told: oneshot::Sender<Result<(), Problem>>,
+    ) {
+        // Somebody may have been quicker, and everything different since it was looked at.
+        let job = async {
+            let job = self.admitted(&chore).await?;
+            self.handle.request_held(Verb::Reread { at_rest: job.at_rest() }).await?;
+            Ok(job)
+        };
+        let job = match job.await {
+            Ok(job) => job,
+            Err(problem) => {
+                let problem: Problem = problem;
+                self.finish(operation, Err(Failed::Stopped(problem.detail.clone())));
+                // Whoever asked may have gone.
+                let _ = told.send(Err(problem));
+                return;
+            }
+        };
+        info!(self.log, "{}", job.phase(); "operation" => &operation.id);
+        let _ = told.send(Ok(()));
+        let changes = job.at_rest();
+        let mut result = self.do_chore(operation, job).await;
+        // Whatever became of it: the driver goes by what is installed now.
+        if changes && let Err(problem) = self.handle.request_held(Verb::Reread { at_rest: true }).await {
+            result = result.and(Err(Failed::Error(problem.detail)));
+        }
+        self.finish(operation, result);
+    }
+
+    async fn admitted(self: &Arc<Self>, chore: &Chore) -> Result<Job, Problem> {
+        let (inner, chore) = (Arc::clone(self), chore.clone());
+        let admitted = tokio::task::spawn_blocking(move || inner.admit(chore));
+        admitted.await.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?
+    }
+
     fn admit(&self, chore: Chore) -> Result<Job, Problem> {
         match chore {
             Chore::Verify => self.configured().map(|(_, request, installed)| Job::Verify(request, installed)),
@@ -150,8 +185,9 @@ impl Inner {
             );
             return Err(Problem::new(ErrorCode::NotFound, detail));
         }
-        let back_to = self.copies(&request).all().into_iter().find(|copy| copy.version == version);
-        if let Some(copy) = back_to.filter(|copy| !copy.failed && !force) {
+        let mut copies = self.copies(&request).all().into_iter();
+        let back_to = copies.find(|copy| copy.version == version && !copy.failed);
+        if let Some(copy) = back_to.filter(|_| !force) {
             let detail = format!(
                 "a rollback to the copy {} starts {version} again: remove the copy first, or remove the version \
                  with force, and the rollback installs it again",
@@ -198,7 +234,6 @@ impl Inner {
                 let inner = Arc::clone(self);
                 let label = request.label();
                 blocking(move || inner.remove_configured(&request, &installed)).await?;
-                self.reread().await?;
                 Ok(format!("{label} is removed, its world is not; the next start installs it again"))
             }
             Job::RemoveTrees(trees) => {
@@ -244,15 +279,10 @@ impl Inner {
         if found.drifts.is_empty() {
             return Ok(format!("{} is as it was installed", request.label()));
         }
-        let job = self.job(&request);
-        let report = self.reporter(operation);
-        job.prepare(report.clone()).await.map_err(|error| Failed::error(&error))?;
         self.unless_stopped("nothing was changed")?;
-        let trees = found.trees;
-        blocking(move || trees.iter().try_for_each(|(store, tree)| Store::open(store)?.remove(tree))).await?;
-        fault("server.removed");
+        let job = Installation { damaged: Some(found.trees), ..self.job(&request) };
+        let report = self.reporter(operation);
         let installed = job.run(report).await.map_err(|error| Failed::error(&error))?;
-        self.reread().await?;
         // It must have helped.
         let left = self.inspect(operation, &request, &installed).await?.drifts;
         if left.is_empty() {
@@ -278,10 +308,13 @@ impl Inner {
         let installed = self.shelf.installed().0;
         let used = installed.as_ref().and_then(|installed| installed.server.as_deref());
         let mut wanted: BTreeSet<(String, String)> = BTreeSet::new();
+        let mut result = Ok(());
         for (game, variant, dir) in self.paths.all_copies() {
             let copies = Copies(dir);
-            copies.sweep()?;
-            wanted.extend(copies.all().into_iter().map(|copy| (store_name(&game, &variant), copy.version)));
+            // The rest is not in its way.
+            result = result.and(copies.sweep());
+            let back_to = copies.all().into_iter().filter(|copy| !copy.failed);
+            wanted.extend(back_to.map(|copy| (store_name(&game, &variant), copy.version)));
         }
         if let Ok(request) = self.request() {
             wanted.insert((store_name(&request.game, &request.variant), request.version));
@@ -297,13 +330,7 @@ impl Inner {
             store.remove(&tree)?;
             gone = (gone.0 + 1, gone.1 + tree.bytes);
         }
-        Ok(gone)
-    }
-
-    /// The driver hears of what was changed under it.
-    async fn reread(&self) -> Result<(), Failed> {
-        let told = self.handle.request_held(Verb::Reread { at_rest: true }).await;
-        told.map(drop).map_err(|problem| Failed::Error(problem.detail))
+        Ok(result.map(|()| gone)?)
     }
 
     /// Says how far an operation is.

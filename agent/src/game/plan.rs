@@ -49,6 +49,9 @@ pub(crate) struct Installed {
     pub server: Option<PathBuf>,
     /// Verified files by name.
     pub files: BTreeMap<Id, PathBuf>,
+    /// Their sizes, bytes.
+    #[serde(default)]
+    pub sizes: BTreeMap<Id, u64>,
     pub warnings: Vec<String>,
 }
 

@@ -28,7 +28,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use slog::Logger;
 use zlh_artifacts::{
-    FetchError, Install, InstallError as StoreError, Limits, Owner, PlaceError, Store, place_file,
+    FetchError, Install, InstallError as StoreError, InstalledTree, Limits, Owner, PlaceError, Store,
+    place_file,
 };
 use zlh_catalog::{
     Artifact, Audience, GameVersion, Id, InstallStep, LaunchPlan, LookupError, RelPath, Release, Requirement,
@@ -166,6 +167,9 @@ pub(crate) struct Job {
     pub request: GameRequest,
     pub audience: Audience,
     pub log: Logger,
+    /// For a repair: trees of stores that are taken away, and what is installed counts for
+    /// nothing, as soon as everything is here.
+    pub damaged: Option<Vec<(PathBuf, InstalledTree)>>,
 }
 
 /// Fetched files by the names launch plans use.
@@ -218,6 +222,7 @@ impl Job {
             let path = source.fetch(artifact, &report).await?;
             files.insert(artifact.name.clone(), (artifact.clone(), path));
         }
+        self.make_way().await?;
         let runtime = match &runtime {
             Some((kind, version)) => Some(self.install_runtime(&source, kind, version, &report).await?),
             None => None,
@@ -234,6 +239,7 @@ impl Job {
             java_version: request.java_version,
             server: None,
             files: files.iter().map(|(name, (_, path))| (name.clone(), path.clone())).collect(),
+            sizes: files.iter().map(|(name, (artifact, _))| (name.clone(), artifact.size)).collect(),
             warnings,
         };
         self.carry_out(&mut installed, &files, &report).await?;
@@ -243,6 +249,22 @@ impl Job {
             .await?
             .map_err(|source| InstallError::Io { step: "record what is installed".to_owned(), source })?;
         Ok(installed)
+    }
+
+    /// Killed from here on, the next start installs everything.
+    async fn make_way(&self) -> Result<(), InstallError> {
+        let Some(damaged) = self.damaged.clone() else { return Ok(()) };
+        let shelf = self.shelf.clone();
+        let step = "forget what is installed".to_owned();
+        blocking(move || {
+            shelf.forget_installed().map_err(|source| InstallError::Io { step, source })?;
+            for (store, tree) in damaged {
+                Store::open(store)?.make_way(&tree)?;
+            }
+            let _ = zlh_shim::faults::point("server.removed");
+            Ok(())
+        })
+        .await?
     }
 
     /// Looks everything up before anything is fetched, but what has to be seen to be pinned.

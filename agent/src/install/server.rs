@@ -4,11 +4,10 @@
 //! the tenant's, the server's own tree, and the runtime's. What a server makes of them, and its
 //! worlds, are not looked at.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use zlh_artifacts::{InstalledTree, Store, check_placed, hash_file, remove_placed};
+use zlh_artifacts::{InstalledTree, Store, check_placed, remove_placed};
 use zlh_catalog::{InstallStep, RelPath, Sha256};
 
 use super::{InstallError, Step, say};
@@ -34,39 +33,24 @@ pub(crate) fn inspect(
 ) -> Result<Findings, InstallError> {
     let root = paths.game_root(&request.game, &request.variant, &request.world);
     let mut found = Findings::default();
-    let mut elsewhere = BTreeSet::new();
     for step in &installed.plan.install {
-        match step {
-            InstallStep::Place { file, to } => {
-                elsewhere.insert(file);
-                say(report, &format!("reading {to}"));
-                let Some(expected) = installed.files.get(file).and_then(|path| hash_of(path)) else {
-                    found.drifts.push(format!("{to} was installed by an agent that kept no hash of it"));
-                    continue;
-                };
-                let drift = check_placed(&root, to, &expected).map_err(cannot(&root.join(to.as_str())))?;
-                found.drifts.extend(drift.map(|what| format!("{to} {what}")));
-            }
-            InstallStep::Unpack { file, .. } => {
-                elsewhere.insert(file);
-            }
-            InstallStep::Run { .. } => {}
+        let InstallStep::Place { file, to } = step else { continue };
+        say(report, &format!("reading {to}"));
+        let expected = installed.files.get(file).and_then(|path| hash_of(path));
+        let (Some(expected), Some(size)) = (expected, installed.sizes.get(file)) else {
+            found.drifts.push(format!("{to} was installed by an agent that kept no hash of it"));
+            continue;
+        };
+        match check_placed(&root, to, *size, &expected) {
+            Ok(drift) => found.drifts.extend(drift.map(|what| format!("{to} {what}"))),
+            Err(error) => found.drifts.push(format!("{to} cannot be read ({error})")),
         }
     }
+    // What an installer made is known by name only.
     for path in installed.produced(request, &root) {
         if !root.join(&path).is_file() {
             found.drifts.push(format!("{path} is missing"));
         }
-    }
-    // What is neither placed nor unpacked is used where it was fetched to.
-    for (name, path) in installed.files.iter().filter(|(name, _)| !elsewhere.contains(name)) {
-        say(report, &format!("reading {name}"));
-        let what = match hash_file(path) {
-            Ok((_, got)) => (hash_of(path) != Some(got)).then_some("has another content"),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("is missing"),
-            Err(error) => return Err(cannot(path)(error)),
-        };
-        found.drifts.extend(what.map(|what| format!("{name} {what}")));
     }
     let runtime = installed.runtime.as_ref().map(|runtime| &runtime.dir);
     for (store, dir) in [(paths.servers(), installed.server.as_ref()), (paths.runtimes(), runtime)] {
@@ -101,8 +85,9 @@ fn inspect_tree(
 /// Takes away what was put into the game's folder. Everything else in it stays. Blocks.
 pub(crate) fn clear(root: &Path, installed: &Installed, request: &GameRequest) -> io::Result<()> {
     for path in installed.placed(request, root) {
+        let below = Path::new(&path).strip_prefix(root).ok().and_then(Path::to_str).unwrap_or(&path);
         // One that cannot be named from the folder was not put there.
-        if let Ok(path) = RelPath::new(&path) {
+        if let Ok(path) = RelPath::new(below) {
             remove_placed(root, &path)?;
         }
     }
@@ -112,9 +97,4 @@ pub(crate) fn clear(root: &Path, installed: &Installed, request: &GameRequest) -
 /// The hash of a file of the cache is its name.
 fn hash_of(cached: &Path) -> Option<Sha256> {
     cached.file_name()?.to_str()?.parse().ok()
-}
-
-fn cannot(path: &Path) -> impl FnOnce(io::Error) -> InstallError {
-    let step = format!("read {}", path.display());
-    |source| InstallError::Io { step, source }
 }

@@ -20,7 +20,9 @@ use std::time::Duration;
 use slog::{Logger, warn};
 use zlh_api::InstalledRuntime;
 use zlh_artifacts::{InstalledTree, Store};
-use zlh_catalog::{Audience, Catalog, Id, LookupError, RelPath, RuntimeVersion, compare_versions};
+use zlh_catalog::{
+    Audience, Catalog, Id, LookupError, RelPath, RuntimeVersion, compare_versions, version_arguments,
+};
 
 use super::{InstallError, Source, Step, Tree, blocking, check_release, installer, say};
 use crate::config::AgentConfig;
@@ -283,9 +285,12 @@ impl TendJob {
                 ("PATH", format!("{bin}:/usr/local/bin:/usr/bin:/bin")),
                 ("HOME", home.path().display().to_string()),
                 ("LANG", "C.UTF-8".to_owned()),
+                // A tree that is tried is not to be changed by that.
+                ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
             ];
+            let arguments = version_arguments(path.file_name()).iter().map(|one| (*one).to_owned());
             let run = installer::Installer {
-                argv: vec![program.display().to_string(), version_flag(path.file_name()).to_owned()],
+                argv: std::iter::once(program.display().to_string()).chain(arguments).collect(),
                 produces: Vec::new(),
                 env: env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
                 root: Path::new("/"),
@@ -359,7 +364,8 @@ impl TendJob {
     ) -> Result<(), InstallError> {
         let archive = source.fetch(&entry.archive, report).await?;
         if let Some(damaged) = instead {
-            self.remove(vec![damaged.clone()]).await?;
+            let (store, damaged) = (self.tend.kind.store(&self.paths), damaged.clone());
+            blocking(move || Store::open(store)?.make_way(&damaged)).await??;
         }
         let executables: Vec<RelPath> = entry.executables.values().cloned().collect();
         let tree = Tree {
@@ -373,16 +379,6 @@ impl TendJob {
         };
         tree.install(report).await?;
         Ok(())
-    }
-}
-
-/// How a program is asked for its version.
-fn version_flag(program: &str) -> &'static str {
-    match program {
-        // What Java 8 understands, too.
-        "java" | "javac" => "-version",
-        "go" => "version",
-        _ => "--version",
     }
 }
 

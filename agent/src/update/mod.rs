@@ -145,6 +145,9 @@ const SCHEMA: u32 = 1;
 /// Interruptions in a row after which a version is no longer tried without being asked.
 const INTERRUPTIONS: u32 = 3;
 
+/// For whoever holds the workload to let go.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// Before the first look: nothing at a start is more urgent than the workload.
 const FIRST_LOOK: Duration = Duration::from_secs(15);
 
@@ -299,6 +302,7 @@ impl Inner {
     async fn run(&self, operation: &OperationSummary, request: &UpdateRequest) {
         match self.prepare(operation, request).await {
             Ok(hand_over) => {
+                self.alone(operation).await;
                 info!(self.log, "handing over"; "to" => &hand_over.record.to);
                 self.say(operation, UpdateState::Switching, &format!("{} takes over", hand_over.record.to));
                 // Whoever polls the operation meets another process from here on.
@@ -322,6 +326,15 @@ impl Inner {
                 });
                 self.handle.told().finish(&operation.id, state, Some(error));
             }
+        }
+    }
+
+    /// Waits until nobody changes what is installed: a thread of this process that does might
+    /// still be at it when the new one begins.
+    async fn alone(&self, operation: &OperationSummary) {
+        while !self.handle.try_hold(operation) {
+            self.handle.told().phase(&operation.id, "waiting for another operation to end");
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -367,18 +380,18 @@ impl Inner {
         };
         self.say(operation, UpdateState::Preparing, &format!("trying {to}"));
         release::self_test(&placed, &to).await?;
-        let before = self.last().filter(|last| last.to == to && matches!(last.outcome, Some(Err(_))));
-        let interrupted = before.map_or(0, |last| last.interrupted);
-        let from = version().to_owned();
-        let record = Record { from, to: to.clone(), at: now(), outcome: None, interrupted };
-        durable::write_record(&self.paths.state().join(RECORD), SCHEMA, &record)
-            .map_err(io("write down the update"))?;
         let before = blocking(move || {
             // What runs has to be there to go back to.
             releases.keep_running(version())?;
             Ok(releases.current())
         });
         let before = before.await.map_err(io("keep the release that runs"))?;
+        let last = self.last().filter(|last| last.to == to && last.outcome != Some(Ok(())));
+        let interrupted = last.map_or(0, |last| last.interrupted);
+        let from = version().to_owned();
+        let record = Record { from, to: to.clone(), at: now(), outcome: None, interrupted };
+        durable::write_record(&self.paths.state().join(RECORD), SCHEMA, &record)
+            .map_err(io("write down the update"))?;
         Ok(HandOver { record, before })
     }
 

@@ -114,6 +114,7 @@ impl Driver {
             request,
             audience: self.audience(),
             log: self.context.log.new(o!("component" => "install")),
+            damaged: None,
         };
         tokio::spawn(async move {
             let report = {

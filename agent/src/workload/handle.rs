@@ -128,15 +128,23 @@ impl Handle {
 
     /// Asks the driver; the answer comes as soon as the verb is admitted or refused.
     pub(crate) async fn request(&self, verb: Verb) -> Result<Outcome, Problem> {
-        if let Some(hold) = &mut *self.hold() {
-            match verb {
-                Verb::Stop { .. } => hold.stop_asked = true,
-                // Beside the game; it knows itself what it must not touch.
-                Verb::Tend(_) => {}
-                _ => return Err(busy(&hold.operation)),
+        let (reply, answer) = oneshot::channel();
+        let room = self.requests.reserve().await.map_err(|_| gone())?;
+        {
+            // Whoever takes hold from here on asks the driver after us.
+            let mut hold = self.hold();
+            if let Some(hold) = &mut *hold {
+                match verb {
+                    Verb::Stop { .. } => hold.stop_asked = true,
+                    // Beside the game; it knows itself what it must not touch.
+                    Verb::Tend(_)
+                        if !matches!(hold.operation.kind, OperationKind::Repair | OperationKind::Update) => {}
+                    _ => return Err(busy(&hold.operation)),
+                }
             }
+            room.send(Request::Verb(verb, reply));
         }
-        self.request_held(verb).await
+        answer.await.map_err(|_| gone())?
     }
 
     /// Asks the driver as whoever holds the workload.
@@ -191,6 +199,16 @@ impl Handle {
         *hold = Some(Hold { operation: operation.clone(), stop_asked: false });
         self.journal.record(What::OperationBegan { id: operation.id.clone(), kind });
         Ok(operation)
+    }
+
+    /// Takes hold for an operation that was begun already, unless somebody holds it.
+    pub(crate) fn try_hold(&self, operation: &OperationSummary) -> bool {
+        let mut hold = self.hold();
+        if hold.is_none() {
+            *hold = Some(Hold { operation: operation.clone(), stop_asked: false });
+            return true;
+        }
+        false
     }
 
     /// Refuses while a change holds the workload, before anything else is found wrong.
@@ -289,10 +307,13 @@ impl Handle {
         build: impl FnOnce(oneshot::Sender<Result<T, Problem>>) -> Request,
     ) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
-        let gone = || Problem::new(ErrorCode::Internal, "the agent is shutting down");
         self.requests.send(build(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
+}
+
+fn gone() -> Problem {
+    Problem::new(ErrorCode::Internal, "the agent is shutting down")
 }
 
 fn busy(operation: &OperationSummary) -> Problem {
@@ -300,6 +321,7 @@ fn busy(operation: &OperationSummary) -> Problem {
         OperationKind::Upgrade | OperationKind::Rollback => {
             "a change of version is under way; wait for it, or stop it"
         }
+        OperationKind::Update => "another version of the agent takes over; ask it in a moment",
         _ => "another operation on the server's files is under way; wait for it",
     };
     Problem::new(ErrorCode::OperationInProgress, detail).with_operation(operation.clone())

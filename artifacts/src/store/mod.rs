@@ -282,6 +282,18 @@ impl Store {
         }
         // The folder of the name goes with its last version; one that is not empty stays.
         let _ = std::fs::remove_dir(self.root.join(&tree.name));
+        self.take_away(tree)
+    }
+
+    /// Takes a tree away that is to be installed again: what leads to it (the version that is
+    /// used, the one before) leads to the new one, and nowhere until then. Blocks.
+    pub fn make_way(&self, tree: &InstalledTree) -> Result<(), InstallError> {
+        let _lock = self.lock(FlockOperation::LockExclusive)?;
+        self.take_away(tree)
+    }
+
+    /// At once, by its name. Only under the lock.
+    fn take_away(&self, tree: &InstalledTree) -> Result<(), InstallError> {
         let aside = self.trees().join(format!("{STAGING}{}", unique()));
         std::fs::rename(&tree.dir, &aside).map_err(InstallError::io("move away", &tree.dir))?;
         sync_dir(File::open(self.trees()).map_err(InstallError::io("open", self.trees()))?)

@@ -25,3 +25,4 @@ pub mod slp;
 pub mod store;
 pub mod wait;
 pub mod websocket;
+pub mod zlhctl;

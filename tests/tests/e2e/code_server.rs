@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use zlh_api::{Operation, OperationState};
 use zlh_tests::harness::agent::Agent;
-use zlh_tests::harness::paths::{binary, target_dir};
-use zlh_tests::harness::store::Store;
+use zlh_tests::harness::paths::target_dir;
 use zlh_tests::harness::wait::eventually;
+use zlh_tests::harness::zlhctl::{self, Shop};
 
 const VERSION: &str = "4.100.3";
 /// A deep path with a name that nobody would choose.
@@ -32,51 +32,21 @@ fn tree() -> PathBuf {
     dir.join("tree")
 }
 
-/// Its exit status, and what it said.
-fn zlhctl(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(binary("zlhctl").unwrap()).args(arguments).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
-
-/// The document that it answers.
-#[track_caller]
-fn document(arguments: &[&str]) -> Value {
-    let (code, out, err) = zlhctl(&[arguments, &["-o", "json"]].concat());
-    assert_eq!(code, 0, "{arguments:?}\n{out}\n{err}");
-    serde_json::from_str(&out).unwrap()
-}
-
-#[track_caller]
-fn well(arguments: &[&str]) -> String {
-    let (code, out, err) = zlhctl(arguments);
-    assert_eq!(code, 0, "{arguments:?}\n{out}\n{err}");
-    out + &err
-}
-
 fn count(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
     entries.map(|entry| if entry.file_type().unwrap().is_dir() { 1 + count(&entry.path()) } else { 1 }).sum()
 }
 
 /// Packs the tree and puts it into a store, as an operator does.
-fn published(tree: &Path) -> Store {
-    let store = Store::empty().unwrap();
-    let scratch = tempfile::tempdir().unwrap();
-    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
-    let (archive, key) = (path("code-server.tar.zst"), path("catalog.key"));
-    let packed = document(&["artifacts", "pack", tree.to_str().unwrap(), "--out", &archive]);
-    fs::write(&key, store.signer().to_string()).unwrap();
-    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
-    let dir = store.dir().to_str().unwrap();
-    let what = ["--addon", "code-server", "--version", VERSION, "--key", &key];
-    well(&[&["artifacts", "add", dir, &archive], &what[..]].concat());
-    let catalog: Value = serde_json::from_slice(&fs::read(store.path("catalog.json")).unwrap()).unwrap();
+fn published(tree: &Path) -> Shop {
+    let shop = Shop::open().unwrap();
+    let packed = shop.put(tree, "code-server", &["--addon", "code-server", "--version", VERSION]);
+    let catalog = shop.catalog();
     let entry = &catalog["addons"][0]["versions"][0];
     assert_eq!(entry["executables"], json!({ "code-server": "bin/code-server" }), "{entry}");
     assert_eq!(entry["archive"]["tree_sha256"], packed["tree_sha256"], "{entry}");
     assert_eq!(entry["archive"]["sha256"], packed["sha256"], "{entry}");
-    store
+    shop
 }
 
 /// Follows an operation to its end, and says which bytes of how many it told of.
@@ -98,19 +68,12 @@ fn followed(agent: &Agent, path: &str) -> (Operation, Vec<(u64, u64)>) {
 fn it_goes_the_whole_way() {
     let tree = tree();
     let nobodys_home = Path::new("/nonexistent").exists();
-    let store = published(&tree);
-    let proven = document(&[
-        "artifacts",
-        "verify",
-        store.dir().to_str().unwrap(),
-        "--key",
-        &store.public_key().unwrap(),
-        "--run",
-    ]);
+    let shop = published(&tree);
+    let proven = shop.proven();
     assert_eq!((&proven["ok"], &proven["signed"]), (&json!(true), &json!(true)), "{proven}");
 
     let size = proven["files"][0]["size"].as_u64().unwrap();
-    let mut agent = Agent::prepare(store).unwrap();
+    let mut agent = Agent::prepare(shop.store).unwrap();
     if nix::unistd::geteuid().is_root() {
         // Whoever tries it may write nowhere, as in a container.
         let etc = agent.root_path("etc");
@@ -130,11 +93,11 @@ fn it_goes_the_whole_way() {
 
     let address = agent.address().to_string();
     let one = [address.as_str(), "code-server", VERSION];
-    let listed = document(&["addons", "list", &address]);
+    let listed = zlhctl::document(&["addons", "list", &address]);
     let addon = &listed[0];
     assert_eq!(addon["entries"], json!(count(&tree)), "{addon}");
     let installed = PathBuf::from(addon["path"].as_str().unwrap());
-    let said = well(&[&["addons", "verify"], &one[..]].concat());
+    let said = zlhctl::well(&[&["addons", "verify"], &one[..]].concat());
     assert!(said.contains("is as it was installed"), "{said}");
 
     // Of the same length, so that only the hash can tell.
@@ -145,16 +108,16 @@ fn it_goes_the_whole_way() {
     fs::write(&file, bytes).unwrap();
     fs::remove_file(&link).unwrap();
     symlink("../elsewhere", &link).unwrap();
-    let (code, out, err) = zlhctl(&[&["addons", "verify"], &one[..]].concat());
+    let (code, out, err) = zlhctl::run(&[&["addons", "verify"], &one[..]].concat());
     assert_eq!(code, 1, "{out}\n{err}");
     for word in [FILE, LINK, "repair"] {
         assert!(err.contains(word), "{word}: {err}");
     }
-    let said = well(&[&["addons", "repair"], &one[..]].concat());
+    let said = zlhctl::well(&[&["addons", "repair"], &one[..]].concat());
     assert!(said.contains("is installed again"), "{said}");
     assert_eq!(fs::read(&file).unwrap(), fs::read(tree.join(FILE)).unwrap());
     assert_eq!(fs::read_link(&link).unwrap(), fs::read_link(tree.join(LINK)).unwrap());
-    well(&[&["addons", "verify"], &one[..]].concat());
+    zlhctl::well(&[&["addons", "verify"], &one[..]].concat());
 
     let home = tempfile::tempdir().unwrap();
     let program = agent.root_path("opt/zlh/addons/code-server/current/bin/code-server");
@@ -162,9 +125,9 @@ fn it_goes_the_whole_way() {
     assert!(said.status.success(), "{said:?}");
     assert!(String::from_utf8_lossy(&said.stdout).contains(VERSION), "{said:?}");
 
-    let (code, _, err) = zlhctl(&[&["addons", "remove"], &one[..]].concat());
+    let (code, _, err) = zlhctl::run(&[&["addons", "remove"], &one[..]].concat());
     assert!(code == 1 && err.contains("force"), "{code}: {err}");
-    well(&[&["addons", "remove", "--force"], &one[..]].concat());
+    zlhctl::well(&[&["addons", "remove", "--force"], &one[..]].concat());
     assert!(!installed.exists());
-    assert_eq!(document(&["addons", "list", &address]), json!([]));
+    assert_eq!(zlhctl::document(&["addons", "list", &address]), json!([]));
 }

@@ -28,6 +28,7 @@ mod install;
 mod lifecycle;
 mod operator;
 mod readiness;
+mod real_runtimes;
 mod recovery;
 mod recycled;
 mod repairs;

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
@@ -13,6 +12,7 @@ use zlh_tests::harness::paths::binary;
 use zlh_tests::harness::ports::Port;
 use zlh_tests::harness::store::{FakePlan, Store};
 use zlh_tests::harness::wait::{SOON, eventually, until};
+use zlh_tests::harness::zlhctl;
 
 /// `zlhctl` on a terminal of its own.
 pub(crate) struct Terminal {
@@ -171,27 +171,21 @@ fn a_crash_is_told_in_the_console() {
     terminal.wait_for("input dropped");
 }
 
-fn zlhctl(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(binary("zlhctl").unwrap()).args(arguments).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
-
 #[test]
 fn a_command_is_answered_and_remembered() {
     let agent = ready_agent();
     let address = agent.address().to_string();
-    let (code, out, err) = zlhctl(&["send", "--wait", &address, "echo", "an-answer"]);
+    let (code, out, err) = zlhctl::run(&["send", "--wait", &address, "echo", "an-answer"]);
     assert_eq!((code, out.as_str()), (0, "an-answer\n"), "{err}");
-    let (code, out, _) = zlhctl(&["history", &address, "-o", "wide"]);
+    let (code, out, _) = zlhctl::run(&["history", &address, "-o", "wide"]);
     assert_eq!(code, 0);
     assert!(out.contains("echo an-answer (by uid "), "{out}");
-    let (code, out, _) = zlhctl(&["logs", &address, "--grep", "an-answer", "--tail", "1000"]);
+    let (code, out, _) = zlhctl::run(&["logs", &address, "--grep", "an-answer", "--tail", "1000"]);
     assert!(
         code == 0 && out.lines().count() >= 1 && out.lines().all(|line| line.contains("an-answer")),
         "{out}"
     );
-    let (code, _, err) = zlhctl(&["send", "--wait=1h", &address, "x"]);
+    let (code, _, err) = zlhctl::run(&["send", "--wait=1h", &address, "x"]);
     assert!(code != 0 && err.contains("at most"), "{err}");
 }
 
@@ -227,7 +221,7 @@ fn a_server_with_rcon_gives_answers_and_nothing_else() {
     assert_eq!((help.lines.len(), help.truncated), (400, false));
     assert_eq!(help.lines[399], "/command400 <arguments of it>");
     assert!(!agent.console().contains("/command400"), "it was not typed");
-    let (_, out, _) = zlhctl(&["history", &agent.address().to_string(), "-o", "wide"]);
+    let (_, out, _) = zlhctl::run(&["history", &agent.address().to_string(), "-o", "wide"]);
     assert!(out.contains("help (by uid "), "{out}");
     assert!(!out.contains("from-the-tenant") && !agent.log().contains("from-the-tenant"));
 }
@@ -258,17 +252,18 @@ fn several_logs_say_whose_each_line_is() {
     let fleet = fleet.to_str().unwrap();
     for (name, agent) in ["lobby", "survival"].into_iter().zip(&agents) {
         let url = format!("http://{}", agent.address());
-        let (code, _, err) = zlhctl(&["--fleet", fleet, "fleet", "add", name, &url, "--label", "site=a"]);
+        let (code, _, err) =
+            zlhctl::run(&["--fleet", fleet, "fleet", "add", name, &url, "--label", "site=a"]);
         assert_eq!(code, 0, "{err}");
         agent.command(&format!("echo i-am-{name}"));
         agent.wait_console(&format!("\ni-am-{name}\n"));
     }
-    let (code, out, err) = zlhctl(&["--fleet", fleet, "logs", "-l", "site=a", "--grep", "i-am-"]);
+    let (code, out, err) = zlhctl::run(&["--fleet", fleet, "logs", "-l", "site=a", "--grep", "i-am-"]);
     assert_eq!(code, 0, "{err}");
     for (name, prefix) in [("lobby", "lobby    |"), ("survival", "survival |")] {
         assert!(out.lines().any(|line| line == format!("{prefix} i-am-{name}")), "{out}");
     }
     assert!(out.lines().all(|line| line.contains(" | ") && line.contains("i-am-")), "{out}");
-    let (code, _, err) = zlhctl(&["--fleet", fleet, "logs", "-l", "site=nowhere"]);
+    let (code, _, err) = zlhctl::run(&["--fleet", fleet, "logs", "-l", "site=nowhere"]);
     assert!(code != 0 && err.contains("site=nowhere"), "{err}");
 }

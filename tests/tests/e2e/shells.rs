@@ -15,6 +15,7 @@ use zlh_tests::harness::process::{Process, carrying};
 use zlh_tests::harness::store::{FakePlan, Store};
 use zlh_tests::harness::wait::{SOON, eventually, until};
 use zlh_tests::harness::websocket::Viewer;
+use zlh_tests::harness::zlhctl;
 
 use crate::guards::skip;
 use crate::operator::Terminal;
@@ -354,14 +355,9 @@ fn an_operator_lists_and_closes_shells() {
     terminal.wait_for("$");
     terminal.press("echo it $((20 + 3))\r");
     terminal.wait_for("it 23");
-    let zlhctl = |arguments: &[&str]| {
-        let output = Command::new(binary("zlhctl").unwrap()).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let table = zlhctl(&["shells", "list", &address]);
+    let table = zlhctl::well(&["shells", "list", &address]);
     assert!(table.contains("work") && table.contains("80x24"), "{table}");
-    zlhctl(&["shells", "close", &address, "work"]);
+    zlhctl::well(&["shells", "close", &address, "work"]);
     terminal.wait_for("the shell work of");
     assert_eq!(terminal.ended(), 0);
     assert_eq!(list(&agent), Vec::new());

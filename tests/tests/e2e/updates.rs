@@ -144,7 +144,7 @@ fn a_version_that_dies_hangs_or_lies_gives_way_within_ten_seconds() {
 /// A release that says its word and does not lead the link: the guardian does.
 #[test]
 fn a_release_that_leads_no_link_is_led_to_by_its_guardian() {
-    let bench = Bench::ready(&[("99.1.0", Release::Script("echo ready >&0; exec sleep 600"))]);
+    let bench = Bench::ready(&[("99.1.0", Release::Script("echo ready >&0; exec sleep 5"))]);
     let game = bench.agent.game();
     bench.update(&json!({ "version": "99.1.0" }), 202);
     eventually("the link", Duration::from_secs(20), || match bench.current().as_deref() {
@@ -219,6 +219,7 @@ fn an_update_that_was_only_interrupted_is_tried_again_by_itself_but_not_for_ever
     let auto = |times_before: u32, outcome: Value| {
         let mut bench = Bench::new(&[("99.1.0", Release::Good)]);
         bench.agent.env("ZLH_AGENT_UPDATE_MODE", "auto");
+        bench.agent.env("ZLH_AGENT_UPDATE_INTERVAL", "1m");
         interrupted(&bench, times_before, &outcome);
         bench.agent.start();
         bench

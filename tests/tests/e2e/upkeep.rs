@@ -110,7 +110,9 @@ fn what_differs_is_named_while_it_runs_and_put_right_when_it_is_stopped() {
     assert!(done(&agent, "/game/version/verify").unwrap().contains("is as it was installed"));
     let library = tree(&agent, VERSION).unwrap().join("libraries.txt");
     let jar = agent.game_root().join("server.jar");
-    let runtime = agent.root().join("opt/zlh/runtimes/fakert/1.0.0").canonicalize().unwrap();
+    done(&agent, "/runtimes/fakert/upgrade").unwrap();
+    let chosen = agent.root().join("opt/zlh/runtimes/fakert/current");
+    let runtime = chosen.canonicalize().unwrap();
 
     // Somebody changed the jar, the tree and the runtime.
     fs::write(&jar, "tampered with").unwrap();
@@ -131,6 +133,7 @@ fn what_differs_is_named_while_it_runs_and_put_right_when_it_is_stopped() {
     assert_eq!(fs::read_to_string(&jar).unwrap(), VERSION);
     assert_eq!(fs::read_to_string(&library).unwrap(), format!("libraries of {VERSION}"));
     assert!(!runtime.join("extra").exists());
+    assert_eq!(chosen.canonicalize().unwrap(), runtime, "what was chosen is chosen");
     assert_eq!(agent.status().state, State::Idle, "nothing is started by a repair");
     assert!(done(&agent, "/game/version/verify").unwrap().contains("is as it was installed"));
     assert!(done(&agent, "/game/version/repair").unwrap().contains("is as it was installed"));
@@ -171,15 +174,19 @@ fn a_repair_that_cannot_fetch_takes_nothing_away() {
 
 #[test]
 fn killed_in_a_repair_or_a_removal_the_next_start_has_a_whole_server() {
-    for (point, path) in [
-        ("server.removed", "/game/version/repair"),
-        ("server.forgotten", &*format!("DELETE /game/version/{VERSION}?force=true")),
+    let removal = format!("DELETE /game/version/{VERSION}?force=true");
+    for (point, path, tree_too) in [
+        ("server.removed", "/game/version/repair", true),
+        ("server.removed", "/game/version/repair", false),
+        ("server.forgotten", &*removal, true),
     ] {
         let mut agent = prepared();
         let faults = Faults::of(&mut agent).unwrap();
         let mut agent = begun(agent);
         stop(&agent);
-        overwrite(&tree(&agent, VERSION).unwrap().join("libraries.txt"), "others");
+        if tree_too {
+            overwrite(&tree(&agent, VERSION).unwrap().join("libraries.txt"), "others");
+        }
         fs::write(agent.game_root().join("server.jar"), "tampered with").unwrap();
         faults.plan(&format!("kill-at {point}")).unwrap();
         match path.strip_prefix("DELETE ") {

@@ -9,7 +9,9 @@ pub(super) const AGENT_BINARY: &str = "zlh-agent-linux-amd64";
 /// Of a runtime. Java has a folder of its own beside those of the workspaces.
 pub(super) fn runtime(id: &Id, version: &str, file_name: &str) -> String {
     match id.as_str() {
-        "java" => java_archive(version),
+        // Who asks by that name takes it for what the name says.
+        "java" if media_type(file_name) == MediaType::TarGz => java_archive(version),
+        "java" => format!("java/{version}/{file_name}"),
         id => format!("devcontainer/{id}/{version}/{file_name}"),
     }
 }

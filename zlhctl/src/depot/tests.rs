@@ -41,6 +41,32 @@ fn java(folder: &Path, depot: &mut Depot, version: &str) -> Added {
     depot.add(&offer).unwrap()
 }
 
+/// Deployed agents take what lies under the old name for what the name says.
+#[test]
+fn only_an_archive_of_that_form_has_the_name_that_deployed_agents_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let mut depot = Depot::open_or_create(&root).unwrap();
+    java(folder.path(), &mut depot, "21.0.3");
+    let file = folder.path().join("tree.tar.zst");
+    let pack = zlh_artifacts::Pack {
+        src: &folder.path().join("tree"),
+        out: &file,
+        media_type: MediaType::TarZst,
+        level: None,
+        exclude: &|_| false,
+    };
+    zlh_artifacts::pack_dir(&pack).unwrap();
+    let programs = known_programs("java").into_iter().take(1).collect();
+    let item = Item::Runtime { id: Id::new("java").unwrap(), strip: 0, programs };
+    let (version, file_name) = ("21.0.9", "jre.tar.zst");
+    let offer = Offer { item, version, file: &file, file_name, channel: None, replace: false };
+    assert_eq!(depot.add(&offer).unwrap().artifact.path.as_str(), "java/21.0.9/jre.tar.zst");
+    depot.publish(&publication(None)).unwrap();
+    let old = hash_file(&root.join("java/21/OpenJDK21.tar.gz")).unwrap().1;
+    assert_eq!(old, depot.catalog.runtime_version("java", "21.0.3").unwrap().archive.sha256);
+}
+
 fn server(folder: &Path, depot: &mut Depot, variant: &str, version: &str, more: &[u8]) -> Result<Added> {
     let file = folder.join("server");
     fs::write(&file, [JAR, more].concat()).unwrap();

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use zlh_catalog::{Artifact, Audience, Catalog, Release, compare_versions, deployed};
+use zlh_catalog::{Artifact, Audience, Catalog, MediaType, Release, compare_versions, deployed};
 
 use crate::atomic;
 
@@ -81,7 +81,8 @@ pub(super) fn manifest(catalog: &Catalog) -> Option<String> {
 pub(super) fn aliases(catalog: &Catalog) -> BTreeMap<String, &Artifact> {
     let mut all = BTreeMap::new();
     for runtime in catalog.runtimes.iter().filter(|one| one.id == *"java") {
-        let mut versions: Vec<_> = runtime.versions.iter().filter(|one| is_for_all(&one.release)).collect();
+        let offered = runtime.versions.iter().filter(|one| is_for_all(&one.release));
+        let mut versions: Vec<_> = offered.filter(|one| one.archive.media_type == MediaType::TarGz).collect();
         versions.sort_by(|a, b| compare_versions(&a.version, &b.version));
         // A later one takes the place of an earlier one of the same line.
         for version in versions {

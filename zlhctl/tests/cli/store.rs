@@ -126,7 +126,7 @@ async fn every_way_to_be_wrong_is_named() {
     fs::remove_file(&jar).unwrap();
     fs::write(&jar, "not really a jar").unwrap();
     for (text, mode, more, expected) in [
-        ("#!/bin/sh\nexit 3\n", 0o755, &["--run"][..], "--version` failed"),
+        ("#!/bin/sh\nexit 3\n", 0o755, &["--run"][..], "bin/java -version` failed"),
         ("#!/bin/sh\n", 0o644, &[], "not marked executable"),
         ("neither", 0o755, &[], "neither a program nor a script"),
     ] {
@@ -139,6 +139,11 @@ async fn every_way_to_be_wrong_is_named() {
             "{defects:?}"
         );
     }
+    // It finds what lies beside it.
+    bench.program("#!/bin/sh\ncase $PATH in \"${0%/*}\":*) ;; *) exit 4 ;; esac\n", 0o755);
+    bench.catalog["runtimes"][0]["versions"][0]["archive"] = bench.pack().await;
+    bench.publish();
+    assert_eq!(bench.defects(&["--run"]).await, []);
     bench.program("#!/bin/sh\necho 21\n", 0o755);
     let mut archive = bench.pack().await;
     assert!(archive["tree_sha256"].as_str().is_some_and(|hash| hash.len() == 64), "{archive}");

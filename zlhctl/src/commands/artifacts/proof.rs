@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use futures_util::{StreamExt, stream};
 use zlh_artifacts::{Fetcher, Install, InstallError, Limits, Store, hash_file};
-use zlh_catalog::{Artifact, Catalog, EntryFile, PublicKey, RelPath, Sha256, open_signed};
+use zlh_catalog::{Artifact, Catalog, EntryFile, PublicKey, RelPath, Sha256, open_signed, version_arguments};
 
 use crate::commands::catalog;
 use crate::exit::Hint;
@@ -237,9 +237,10 @@ impl Proof {
         })?;
         if self.run {
             for program in programs {
-                runs(&tree.join(program.as_str()))
+                let arguments = version_arguments(program.file_name());
+                runs(&tree.join(program.as_str()), arguments)
                     .await
-                    .map_err(|why| format!("as {entry}: `{program} --version` {why}"))?;
+                    .map_err(|why| format!("as {entry}: `{program} {}` {why}", arguments.join(" ")))?;
             }
         }
         Ok(())
@@ -247,11 +248,14 @@ impl Proof {
 }
 
 /// Whether a program answers when it is asked for its version.
-async fn runs(program: &Path) -> Result<(), String> {
+async fn runs(program: &Path, arguments: &[&str]) -> Result<(), String> {
     // Some write one even then, as code-server does.
     let home = tempfile::tempdir().map_err(|error| format!("has no home to run in: {error}"))?;
     let mut command = tokio::process::Command::new(program);
-    command.arg("--version").env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home.path());
+    // A script may be one for a program beside it, as npm is for node.
+    let beside = program.parent().map(|dir| format!("{}:", dir.display())).unwrap_or_default();
+    command.args(arguments).env_clear().env("PATH", format!("{beside}/usr/bin:/bin"));
+    command.env("HOME", home.path());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     match tokio::time::timeout(PATIENCE, command.status()).await {
         Err(_) => Err(format!("did not end within {} s", PATIENCE.as_secs())),
