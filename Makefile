@@ -6,7 +6,7 @@ OUT    := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)
 PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo clean-demo test check openapi bench dist
+.PHONY: help demo clean-demo test check openapi bench fuzz dist
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,7 @@ test: ## the whole suite: fetches a real server, real players and a container's 
 
 check: ## formatting and lints
 	cargo fmt --all -- --check
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml -- --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
 openapi: ## write agent/api/openapi.json anew
@@ -42,6 +43,9 @@ openapi: ## write agent/api/openapi.json anew
 bench: ## measure what is promised (PROFILE=dist for the shipped binary, ONLY=writer for a part)
 	cargo build --profile $(PROFILE) -p zlh-agent -p zlhctl -p zlh-tests --bins
 	@$(OUT)/$(PROFILE)/zlh-bench $(ONLY)
+
+fuzz: ## look for what breaks the parsers, by coverage (ONLY=tar for a part, SECONDS_EACH=60)
+	@tests/fuzz/run.sh $(ONLY)
 
 dist: ## the shipped binaries in dist/, checked to be static, small and free of NSS
 	cargo build --profile dist -p zlh-agent -p zlhctl --bins

@@ -1,9 +1,9 @@
 //! Valid archives and trees, damaged at random: nothing panics, nothing gets out, nothing
 //! takes memory for what it only claims.
 //!
-//! Deterministic mutation instead of a fuzzer that needs another compiler. More cases with
-//! `ZLH_FUZZ_CASES=100000`; a failure prints its smallest input, and its seed is kept in
-//! `fuzz.proptest-regressions`.
+//! Deterministic mutation, with every run of the suite; `make fuzz` looks for more by coverage.
+//! More cases with `ZLH_FUZZ_CASES=100000`; a failure prints its smallest input, and its seed is
+//! kept in `fuzz.proptest-regressions`.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -17,7 +17,8 @@ use bench::Bench;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, FileFailurePersistence};
-use support::zip::{Zip, Zipped, extra, zip, zipped, zipped_dir, zipped_link};
+use support::seeds::{entries, few_entries, with_checksums, zip_entries};
+use support::zip::{Zip, zip};
 use support::*;
 use zlh_artifacts::{Install, Limits, Store, hash_file};
 use zlh_catalog::MediaType;
@@ -113,45 +114,6 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
 
 fn mutated(mut data: Vec<u8>, edits: &[Edit]) -> Vec<u8> {
     edits.iter().for_each(|edit| edit.apply(&mut data));
-    data
-}
-
-fn entries() -> Vec<Raw> {
-    vec![
-        dir("a/"),
-        file("a/run", "#!/bin/sh\n").mode(0o755),
-        pax(b'g', &[("comment", "x")]),
-        pax(b'x', &[("path", "a/long"), ("size", "700"), ("mtime", "1.5")]),
-        file("short", vec![b'x'; 700]),
-        Raw { content: b"a/longer\0".to_vec(), ..raw(b'L', "././@LongLink") },
-        file("short", "gnu"),
-        link(b'2', "a/link", "run"),
-        link(b'2', "b", "a"),
-        link(b'1', "a/twin", "a/run"),
-    ]
-}
-
-fn zip_entries() -> Vec<Zipped> {
-    let wide: Vec<u8> = [700_u64, 700].iter().flat_map(|n| n.to_le_bytes()).collect();
-    vec![
-        zipped_dir("a/"),
-        zipped("a/run", "#!/bin/sh\n").mode(0o100_755),
-        zipped("a/stored", vec![b'x'; 700]).stored().both(20, [0xff; 8]).extras(&extra(1, &wide)),
-        zipped("a/streamed", "in one go").streamed(),
-        zipped("dos", "x").mode(0),
-        zipped_link("a/link", "run"),
-        zipped_link("b", "a"),
-    ]
-}
-
-/// Makes the checksums of what looks like headers right again, so that what is behind them
-/// is reached.
-fn with_checksums(mut data: Vec<u8>) -> Vec<u8> {
-    for block in data.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
-        block[148..156].copy_from_slice(b"        ");
-        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    }
     data
 }
 
@@ -284,9 +246,4 @@ proptest! {
         }
         assert_modest();
     }
-}
-
-/// Few, since each case installs them.
-fn few_entries() -> Vec<Raw> {
-    vec![dir("a/"), file("a/run", "x").mode(0o755), link(b'2', "l", "a/run")]
 }

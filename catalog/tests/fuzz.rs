@@ -1,50 +1,19 @@
 //! A valid catalog, damaged at random: parsing never panics, and what it accepts says the
 //! same when it is written and read again.
 //!
-//! More cases with `ZLH_FUZZ_CASES=100000`; a failure prints its smallest input, and its
-//! seed is kept in `fuzz.proptest-regressions`.
+//! `make fuzz` looks for more by coverage. More cases with `ZLH_FUZZ_CASES=100000`; a failure prints
+//! its smallest input, and its seed is kept in `fuzz.proptest-regressions`.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod support;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, FileFailurePersistence};
 use serde_json::{Value, json};
+use support::document;
 use zlh_catalog::{Catalog, lint};
-
-fn document() -> Value {
-    let file = |path: &str, media_type: &str| json!({ "path": path, "size": 1000, "sha256": "ab".repeat(32), "media_type": media_type });
-    json!({
-        "schema": 1, "serial": 7, "issued": "2026-01-02T03:04:05Z", "expires": "2036-01-02T03:04:05Z",
-        "games": [{ "id": "minecraft", "name": "Minecraft", "variants": [
-            { "id": "paper", "versions": [
-                { "version": "1.21.7", "files": [file("paper/server.jar", "application/java-archive")] }
-            ] },
-            { "id": "flying-squid", "versions": [{
-                "version": "1.18.2",
-                "files": [file("squid/tree.zip", "application/zip")],
-                "requires": { "runtime": "node", "version": ">=22" },
-                "launch": {
-                    "install": [{ "step": "unpack", "file": "server" }],
-                    "argv": ["{exec:node}", "{server}/app.js"],
-                    "files": [{ "path": "config/settings.json", "format": "json", "set": { "port": "{port}" } }],
-                    "readiness": { "probe": "minecraft_ping" },
-                    "stop": { "command": "stop" }
-                }
-            }] }
-        ] }],
-        "runtimes": [
-            { "id": "java", "versions": [{
-                "version": "21.0.10", "strip_components": 1, "executables": { "java": "bin/java" },
-                "archive": file("java/21.tar.gz", "application/x-tar+gzip")
-            }] },
-            { "id": "node", "versions": [{
-                "version": "22.23.3", "executables": { "node": "bin/node" },
-                "archive": file("node/22.tar.xz", "application/x-tar+xz")
-            }] }
-        ]
-    })
-}
 
 /// Values where others are expected: of another type, at the edge, or meant to get out.
 fn value() -> impl Strategy<Value = Value> {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod seeds;
 pub(crate) mod zip;
 
 use std::io::Write;
