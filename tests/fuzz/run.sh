@@ -29,5 +29,5 @@ for target in "${targets[@]}"; do
   TMPDIR=$memory ZLH_FUZZ_SEEDS=$corpus "$program" -runs=1 >/dev/null 2>&1
   TMPDIR=$memory "$program" -max_total_time="$seconds" -max_len=65536 -timeout=20 -rss_limit_mb=1024 \
     -print_final_stats=1 -verbosity=0 -artifact_prefix="$into/$target-" "$corpus" 2>&1 |
-    grep -v "# Uses: \|ecommended dictionary"
+    grep -v "# Uses: \|ecommended dictionary\|Failed to find function\|NEW_FUNC"
 done

@@ -1,4 +1,4 @@
-//! Doors for the fuzz targets in `fuzz/`, and a short run of the same in the tests.
+//! Doors for the fuzz targets in `tests/fuzz`, and a short run of the same in the tests.
 
 /// Reads a manifest: the first byte says of which kind.
 pub fn manifest(data: &[u8]) {

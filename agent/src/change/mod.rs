@@ -187,7 +187,7 @@ impl Inner {
             Some(installed) if installed.serves(&request) => Ok((config, request, installed)),
             _ => Err(Problem::new(
                 ErrorCode::WrongState,
-                format!("{} is not installed yet: start it once, then change its version", request.label()),
+                format!("{} is not installed yet: start it once first", request.label()),
             )),
         }
     }

@@ -1,4 +1,10 @@
 //! The JVM's fatal error log.
+
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| zlh_crash::fuzzing::hs_err(data));
+mod common;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    common::plant(|| vec![common::HS_ERR.as_bytes().to_vec()]);
+    zlh_crash::fuzzing::hs_err(data);
+});

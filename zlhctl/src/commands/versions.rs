@@ -93,6 +93,9 @@ async fn see_through(
 fn show_game(version: &GameVersion, printer: Printer) -> Result<()> {
     let runtime = version.runtime.as_ref().map(|runtime| format!(" on {runtime}")).unwrap_or_default();
     printer.line(&format!("{}/{} {}{runtime}", version.game, version.variant, version.version))?;
+    if !version.installed {
+        printer.note("it is not installed: the next start installs it");
+    }
     if let Some(change) = &version.change {
         let (from, to, id) = (&change.from, &change.to, &change.operation);
         printer.note(&format!("changing from {from} to {to} (operation {id})"));
