@@ -335,7 +335,7 @@ async fn what_a_killed_process_left_is_swept() {
 #[tokio::test]
 async fn an_impossible_size_is_refused_before_a_byte_is_stored() {
     let big = Reply::Announced(1 << 60, b"x".to_vec());
-    let server = Server::start([("/base/f", vec![big])]).await;
+    let server = Server::start([("/base/f", vec![big.clone()]), ("/base/unpinned", vec![big])]).await;
     let bench = Bench::new(&server.url);
     let mut wanted = artifact("f", b"x");
     wanted.size = 1 << 60;
@@ -344,6 +344,9 @@ async fn an_impossible_size_is_refused_before_a_byte_is_stored() {
         matches!(error, FetchError::NoSpace { needed, free, .. } if needed == 1 << 60 && free > 0),
         "{error:?}"
     );
+    // What no catalog pins says itself how large it is.
+    let error = bench.fetcher.pin(&rel("unpinned"), u64::MAX, |_, _| ()).await.unwrap_err();
+    assert!(matches!(error, FetchError::NoSpace { needed, .. } if needed == 1 << 60), "{error:?}");
     assert_eq!(bench.cached(), [""; 0]);
 }
 
