@@ -181,6 +181,16 @@ fn a_version_is_chosen_and_gone_back_to() {
     assert_eq!(chosen(), pair("2", "1"));
     bench.store.activate(&version("3")).unwrap();
     assert_eq!(chosen(), pair("3", "2"));
+    // One that is to be installed again keeps its place, and what it is gone back to.
+    bench.store.make_way(&version("3")).unwrap();
+    assert_eq!(chosen(), pair("", "2"));
+    bench.install("3", &[file("bin/node", "3")]).unwrap();
+    assert_eq!(chosen(), pair("3", "2"));
+    // So it does when other bytes take its place: what is gone is nothing to go back to.
+    bench.store.make_way(&version("3")).unwrap();
+    bench.install("3", &[file("bin/node", "3, published anew")]).unwrap();
+    bench.store.activate(&version("3")).unwrap();
+    assert_eq!(chosen(), pair("3", "2"));
     bench.store.remove(&version("2")).unwrap();
     assert_eq!(chosen(), pair("3", ""));
     assert!(matches!(bench.store.roll_back("node"), Err(InstallError::NoPrevious(_))));

@@ -33,7 +33,7 @@ use zlh_artifacts::{
 };
 use zlh_catalog::{
     Artifact, Audience, GameVersion, Id, InstallStep, LaunchPlan, LookupError, RelPath, Release, Requirement,
-    RuntimeVersion, VersionRange,
+    RuntimeVersion, Sha256, VersionRange,
 };
 
 pub(crate) use self::source::Source;
@@ -222,7 +222,7 @@ impl Job {
             let path = source.fetch(artifact, &report).await?;
             files.insert(artifact.name.clone(), (artifact.clone(), path));
         }
-        self.make_way().await?;
+        self.make_way(&entry, runtime.as_ref().map(|(_, version)| version)).await?;
         let runtime = match &runtime {
             Some((kind, version)) => Some(self.install_runtime(&source, kind, version, &report).await?),
             None => None,
@@ -251,16 +251,25 @@ impl Job {
         Ok(installed)
     }
 
-    /// Killed from here on, the next start installs everything.
-    async fn make_way(&self) -> Result<(), InstallError> {
-        let Some(damaged) = self.damaged.clone() else { return Ok(()) };
+    /// Killed from here on, the next start installs what was damaged.
+    async fn make_way(
+        &self,
+        entry: &GameVersion,
+        runtime: Option<&RuntimeVersion>,
+    ) -> Result<(), InstallError> {
+        let Some(mut damaged) = self.damaged.clone() else { return Ok(()) };
+        // What is not installed again, since the catalog has another one by now, stays.
+        let again: Vec<Sha256> = entry.files.iter().map(|file| file.sha256).collect();
+        let again: Vec<Sha256> =
+            again.into_iter().chain(runtime.map(|version| version.archive.sha256)).collect();
+        damaged.retain(|(_, tree)| again.contains(&tree.sha256));
         let shelf = self.shelf.clone();
         let step = "forget what is installed".to_owned();
         blocking(move || {
-            shelf.forget_installed().map_err(|source| InstallError::Io { step, source })?;
             for (store, tree) in damaged {
                 Store::open(store)?.make_way(&tree)?;
             }
+            shelf.forget_installed().map_err(|source| InstallError::Io { step, source })?;
             let _ = zlh_shim::faults::point("server.removed");
             Ok(())
         })

@@ -39,7 +39,7 @@ use crate::install::{self, InstallError, Source, Step};
 use crate::journal::What;
 use crate::paths::Paths;
 use crate::version;
-use crate::workload::{Handle, Outcome};
+use crate::workload::{Handle, Outcome, Verb};
 
 /// Looks for updates, and makes them.
 #[derive(Clone)]
@@ -300,9 +300,18 @@ impl Inner {
     }
 
     async fn run(&self, operation: &OperationSummary, request: &UpdateRequest) {
-        match self.prepare(operation, request).await {
+        let prepared = async {
+            let hand_over = self.prepare(operation, request).await?;
+            self.alone(operation).await;
+            // Written as late as this: who is restarted while he waits has not begun.
+            let written = durable::write_record(&self.paths.state().join(RECORD), SCHEMA, &hand_over.record);
+            written.map(|()| hand_over).map_err(|source| {
+                self.handle.let_go();
+                UpdateError::Io { step: "write down the update".to_owned(), source }
+            })
+        };
+        match prepared.await {
             Ok(hand_over) => {
-                self.alone(operation).await;
                 info!(self.log, "handing over"; "to" => &hand_over.record.to);
                 self.say(operation, UpdateState::Switching, &format!("{} takes over", hand_over.record.to));
                 // Whoever polls the operation meets another process from here on.
@@ -332,7 +341,14 @@ impl Inner {
     /// Waits until nobody changes what is installed: a thread of this process that does might
     /// still be at it when the new one begins.
     async fn alone(&self, operation: &OperationSummary) {
-        while !self.handle.try_hold(operation) {
+        let idle = Verb::Reread { at_rest: false };
+        loop {
+            if self.handle.request(idle.clone()).await.is_ok() && self.handle.try_hold(operation) {
+                if self.handle.request_held(idle.clone()).await.is_ok() {
+                    return;
+                }
+                self.handle.let_go();
+            }
             self.handle.told().phase(&operation.id, "waiting for another operation to end");
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -390,8 +406,6 @@ impl Inner {
         let interrupted = last.map_or(0, |last| last.interrupted);
         let from = version().to_owned();
         let record = Record { from, to: to.clone(), at: now(), outcome: None, interrupted };
-        durable::write_record(&self.paths.state().join(RECORD), SCHEMA, &record)
-            .map_err(io("write down the update"))?;
         Ok(HandOver { record, before })
     }
 

@@ -41,7 +41,7 @@ pub(crate) enum Verb {
     /// Something with runtimes, beside the game.
     Tend(Tend),
     /// For whoever holds the workload: read again what is installed, which is possible while
-    /// nothing is being installed or, `at_rest`, while nothing runs either.
+    /// nothing is being installed, nor tended, or, `at_rest`, while nothing runs either.
     Reread { at_rest: bool },
 }
 
@@ -138,7 +138,10 @@ impl Handle {
                     Verb::Stop { .. } => hold.stop_asked = true,
                     // Beside the game; it knows itself what it must not touch.
                     Verb::Tend(_)
-                        if !matches!(hold.operation.kind, OperationKind::Repair | OperationKind::Update) => {}
+                        if matches!(
+                            hold.operation.kind,
+                            OperationKind::Upgrade | OperationKind::Rollback
+                        ) => {}
                     _ => return Err(busy(&hold.operation)),
                 }
             }
@@ -209,6 +212,11 @@ impl Handle {
             return true;
         }
         false
+    }
+
+    /// Lets go of what [`Handle::try_hold`] took.
+    pub(crate) fn let_go(&self) {
+        *self.hold() = None;
     }
 
     /// Refuses while a change holds the workload, before anything else is found wrong.

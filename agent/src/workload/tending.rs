@@ -115,16 +115,16 @@ impl Driver {
             }
             _ => return Err(self.refuse(Refusal::Busy)),
         }
-        if !at_rest {
-            return Ok(Outcome { state: self.machine.state(), operation: None });
-        }
         if let Some(operation) = &self.tending {
             let detail = "an operation on runtimes or addons runs; GET /operations says how far it is";
             return Err(
                 Problem::new(ErrorCode::OperationInProgress, detail).with_operation(operation.clone())
             );
         }
-        self.installed = self.context.shelf.installed().0;
+        if at_rest {
+            self.installed = self.context.shelf.installed().0;
+            self.machine.set_installed(self.is_in_place());
+        }
         Ok(Outcome { state: self.machine.state(), operation: None })
     }
 

@@ -36,8 +36,9 @@ impl Store {
             if before.as_ref() == Some(&target) {
                 return Ok(());
             }
-            // Killed in between, there is nothing to go back to but what is used.
-            if let Some(before) = before {
+            // Killed in between, there is nothing to go back to but what is used. Nor is one that is
+            // gone anything to go back to.
+            if let Some(before) = before.filter(|before| dir.join(before).exists()) {
                 point(&dir, PREVIOUS, &before)?;
             }
             point(&dir, CURRENT, &target)?;

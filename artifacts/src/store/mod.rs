@@ -282,23 +282,25 @@ impl Store {
         }
         // The folder of the name goes with its last version; one that is not empty stays.
         let _ = std::fs::remove_dir(self.root.join(&tree.name));
-        self.take_away(tree)
+        let aside = self.set_aside(tree)?;
+        remove_tree(&aside).map_err(InstallError::io("remove", &aside))
     }
 
-    /// Takes a tree away that is to be installed again: what leads to it (the version that is
-    /// used, the one before) leads to the new one, and nowhere until then. Blocks.
+    /// Takes a tree away that is to be installed again, at once: what leads to it (the version that
+    /// is used, the one before) leads to the new one, and nowhere until then. The installation
+    /// removes what is left of it.
     pub fn make_way(&self, tree: &InstalledTree) -> Result<(), InstallError> {
         let _lock = self.lock(FlockOperation::LockExclusive)?;
-        self.take_away(tree)
+        self.set_aside(tree).map(drop)
     }
 
-    /// At once, by its name. Only under the lock.
-    fn take_away(&self, tree: &InstalledTree) -> Result<(), InstallError> {
+    /// Renames it to what is debris. Only under the lock.
+    fn set_aside(&self, tree: &InstalledTree) -> Result<PathBuf, InstallError> {
         let aside = self.trees().join(format!("{STAGING}{}", unique()));
         std::fs::rename(&tree.dir, &aside).map_err(InstallError::io("move away", &tree.dir))?;
         sync_dir(File::open(self.trees()).map_err(InstallError::io("open", self.trees()))?)
             .map_err(InstallError::io("sync", self.trees()))?;
-        remove_tree(&aside).map_err(InstallError::io("remove", &aside))
+        Ok(aside)
     }
 
     fn stage(
