@@ -27,7 +27,7 @@ test: ## the whole suite: fetches a real server, real players and a container's 
 	@cargo nextest --version >/dev/null 2>&1 || { \
 	  echo "error: cargo-nextest is missing" >&2; \
 	  echo "hint: cargo install cargo-nextest --locked" >&2; exit 1; }
-	cargo build --workspace --bins
+	cargo build --workspace --bins --tests
 	ZLH_TEST_THOROUGH=$(or $(ZLH_TEST_THOROUGH),1) cargo nextest run --workspace
 	cargo test --workspace --doc
 	@tests/lxc/acceptance.sh

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -139,19 +140,52 @@ pub fn descendants(ancestor: i32) -> Vec<ProcessId> {
 /// one that left its session and its parents. A process that rewrote its environment is not
 /// found; the mark adds to other ways and replaces none.
 pub fn carriers(instance: &str) -> Vec<ProcessId> {
-    let mark = format!("{INSTANCE_VARIABLE}={instance}");
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let until = Instant::now() + EXEC;
     pids.filter_map(|pid| {
         // Identity first: if the pid changes hands in between, the start time will not match.
         let process = ProcessId::of(pid).ok()?;
-        let mut environment = Vec::new();
-        let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
-        file.take(MAX_ENVIRONMENT).read_to_end(&mut environment).ok()?;
-        let marked = environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes());
-        (marked && process.is_alive()).then_some(process)
+        (is_marked(pid, |mark| mark == instance, until) && process.is_alive()).then_some(process)
     })
     .collect()
+}
+
+/// Whether a process carries the mark ([`INSTANCE_VARIABLE`]) of one of the runs that are `ours`.
+pub fn carries_mark(pid: i32, ours: impl Fn(&str) -> bool) -> bool {
+    is_marked(pid, ours, Instant::now() + EXEC)
+}
+
+fn is_marked(pid: i32, ours: impl Fn(&str) -> bool, until: Instant) -> bool {
+    let mark = format!("{INSTANCE_VARIABLE}=");
+    environment(pid, until).is_ok_and(|environment| {
+        environment
+            .split(|byte| *byte == 0)
+            .filter_map(|entry| std::str::from_utf8(entry.strip_prefix(mark.as_bytes())?).ok())
+            .any(&ours)
+    })
+}
+
+/// A process in the middle of an exec shows neither an environment nor a command line for a
+/// moment, and is looked at again `until` then.
+fn environment(pid: i32, until: Instant) -> io::Result<Vec<u8>> {
+    loop {
+        let mut environment = Vec::new();
+        let file = fs::File::open(format!("/proc/{pid}/environ"))?;
+        file.take(MAX_ENVIRONMENT).read_to_end(&mut environment)?;
+        let is_settled = !environment.is_empty() || !is_in_exec(pid)?;
+        if is_settled || Instant::now() >= until {
+            return Ok(environment);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Threads of the kernel and zombies show nothing, either, but have no program.
+fn is_in_exec(pid: i32) -> io::Result<bool> {
+    let mut first = [0];
+    let is_silent = fs::File::open(format!("/proc/{pid}/cmdline"))?.read(&mut first)? == 0;
+    Ok(is_silent && fs::read_link(format!("/proc/{pid}/exe")).is_ok())
 }
 
 /// Set in the environment of every workload, to its run's identity.
@@ -159,6 +193,10 @@ pub const INSTANCE_VARIABLE: &str = "ZLH_INSTANCE";
 
 /// Most of an environment that is looked at, bytes.
 const MAX_ENVIRONMENT: u64 = 2 << 20;
+
+/// How long a scan waits in all for processes in the middle of an exec. It takes microseconds;
+/// more where the program comes from a slow disk.
+const EXEC: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
@@ -170,15 +208,30 @@ mod tests {
             let mut command = std::process::Command::new("sleep");
             command.arg("600").env(INSTANCE_VARIABLE, value).spawn().unwrap()
         };
-        let mut children = [start("a1b2"), start("a1b2c3")];
-        let pid = i32::try_from(children[0].id()).unwrap();
-        let found: Vec<i32> = carriers("a1b2").iter().map(|process| process.pid).collect();
-        for child in &mut children {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-        assert_eq!(found, [pid]);
+        // Each is looked at right after its start, when its exec may be half done.
+        let missed = (0..100).filter(|_| {
+            let mut children = [start("a1b2"), start("a1b2c3")];
+            let pids = children.each_ref().map(|child| i32::try_from(child.id()).unwrap());
+            let ours = pids.map(|pid| carries_mark(pid, |mark| mark == "a1b2"));
+            let found: Vec<i32> = carriers("a1b2").iter().map(|process| process.pid).collect();
+            for child in &mut children {
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+            (ours, &found[..]) != ([true, false], &pids[..1])
+        });
+        assert_eq!(missed.count(), 0);
         assert_eq!(carriers("a1b2"), []);
+    }
+
+    #[test]
+    fn without_an_environment_there_is_nothing_to_wait_for() {
+        let mut child = std::process::Command::new("sleep").arg("600").env_clear().spawn().unwrap();
+        let begun = Instant::now();
+        let found = is_marked(i32::try_from(child.id()).unwrap(), |_| true, begun + Duration::from_secs(60));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!found && begun.elapsed() < Duration::from_secs(30));
     }
 
     #[test]

@@ -68,6 +68,9 @@ pub(super) fn copy(root: &Path, to: &Path, step: &mut dyn FnMut(u64) -> bool) ->
     }
     let mut copier = Copier { done: Size::default(), step };
     copier.dir(&from, &into, "", 0)?;
+    // It takes the folder's place one day: then it is the game's own, as that is.
+    let stat = rustix::fs::fstat(&from).map_err(|errno| at("")(errno.into()))?;
+    keep(&into, &stat).map_err(at(""))?;
     rustix::fs::syncfs(&into).map_err(|errno| at("")(errno.into()))?;
     Ok(copier.done)
 }
@@ -249,6 +252,10 @@ mod tests {
         File::open(&region).unwrap().set_modified(then).unwrap();
         symlink(&outside, root.join("out")).unwrap();
         symlink("world", root.join("in")).unwrap();
+        std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o751)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&root, Some(1234), Some(4321)).unwrap();
+        }
         rustix::fs::mkfifoat(CWD, root.join("fifo"), Mode::RWXU).unwrap();
         let to = temp.path().join("copy");
         let mut seen = Vec::new();
@@ -263,6 +270,9 @@ mod tests {
         assert_eq!(std::fs::read(&copied).unwrap(), vec![7; 9 << 20]);
         let meta = copied.metadata().unwrap();
         assert_eq!((meta.mode() & 0o7777, meta.modified().unwrap()), (0o640, then));
+        // The folder itself, too: it takes the other's place.
+        let [made, was] = [&to, &root].map(|dir| dir.metadata().unwrap());
+        assert_eq!((made.mode() & 0o7777, made.uid(), made.gid()), (0o751, was.uid(), was.gid()));
         assert_eq!(std::fs::read_link(to.join("out")).unwrap(), outside, "a link stays a link");
         assert!(to.join("in").is_symlink() && !to.join("fifo").exists());
         // Never onto something that is there.

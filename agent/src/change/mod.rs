@@ -176,13 +176,19 @@ impl Inner {
         Copies(self.paths.copies(&request.game, &request.variant))
     }
 
-    /// The payload, what it asks for, and what is installed of it.
-    fn configured(&self) -> Result<(Config, GameRequest, Installed), Problem> {
+    /// The payload and what it asks for, installed or not.
+    fn request(&self) -> Result<(Config, GameRequest), Problem> {
         let config = self.handle.changes().borrow().config.clone();
         let config = config.ok_or_else(|| {
             Problem::new(ErrorCode::NotConfigured, "nothing is configured yet: send POST /config first")
         })?;
         let request = payload::check(&config)?;
+        Ok((config, request))
+    }
+
+    /// The payload, what it asks for, and what is installed of it.
+    fn configured(&self) -> Result<(Config, GameRequest, Installed), Problem> {
+        let (config, request) = self.request()?;
         match self.shelf.installed().0 {
             Some(installed) if installed.serves(&request) => Ok((config, request, installed)),
             _ => Err(Problem::new(
@@ -231,11 +237,7 @@ impl Inner {
     }
 
     fn told(&self) -> Result<GameVersion, Problem> {
-        let config = self.handle.changes().borrow().config.clone();
-        let config = config.ok_or_else(|| {
-            Problem::new(ErrorCode::NotConfigured, "nothing is configured yet: send POST /config first")
-        })?;
-        let request = payload::check(&config)?;
+        let (_, request) = self.request()?;
         let installed = self.shelf.installed().0.filter(|installed| installed.serves(&request));
         let used = installed.as_ref().and_then(|installed| installed.server.as_deref());
         // Which there are is of less weight than the rest.

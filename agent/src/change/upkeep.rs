@@ -16,10 +16,10 @@ use zlh_artifacts::{InstalledTree, Store};
 use super::copies::{Copies, Copy};
 use super::{Changer, Failed, Inner};
 use crate::errors::chain;
-use crate::game::payload::{self, GameRequest};
+use crate::game::payload::GameRequest;
 use crate::game::plan::Installed;
 use crate::install::server::{self, Findings};
-use crate::install::{InstallError, Job as Installation, Step, installed, named_few};
+use crate::install::{InstallError, Job as Installation, Step, collected, installed, named_few};
 use crate::workload::{Outcome, Verb};
 
 /// What is to be done.
@@ -141,7 +141,7 @@ impl Inner {
             Chore::Repair => self.configured().map(|(_, request, installed)| Job::Repair(request, installed)),
             Chore::Remove { version, force } => self.admit_removal(&version, force),
             Chore::RemoveCopy { id, force } => {
-                let request = self.request()?;
+                let (_, request) = self.request()?;
                 let copies = self.copies(&request);
                 let all = copies.all();
                 let copy = all.iter().find(|copy| copy.id == id).ok_or_else(|| {
@@ -164,7 +164,7 @@ impl Inner {
     }
 
     fn admit_removal(&self, version: &str, force: bool) -> Result<Job, Problem> {
-        let request = self.request()?;
+        let (_, request) = self.request()?;
         let in_place = self.shelf.installed().0.filter(|installed| installed.serves(&request));
         if let Some(installed) = in_place.filter(|_| request.version == version) {
             if force {
@@ -196,15 +196,6 @@ impl Inner {
             return Err(Problem::new(ErrorCode::WrongState, detail));
         }
         Ok(Job::RemoveTrees(trees))
-    }
-
-    /// What is configured, installed or not.
-    fn request(&self) -> Result<GameRequest, Problem> {
-        let config = self.handle.changes().borrow().config.clone();
-        let config = config.ok_or_else(|| {
-            Problem::new(ErrorCode::NotConfigured, "nothing is configured yet: send POST /config first")
-        })?;
-        payload::check(&config)
     }
 
     /// Unpacked servers of a variant.
@@ -253,7 +244,7 @@ impl Inner {
             Job::Collect => {
                 let inner = Arc::clone(self);
                 let (count, bytes) = blocking(move || inner.collect()).await?;
-                Ok(format!("{count} versions ({} MiB) are removed", bytes >> 20))
+                Ok(collected(count, bytes))
             }
         }
     }
@@ -316,7 +307,7 @@ impl Inner {
             let back_to = copies.all().into_iter().filter(|copy| !copy.failed);
             wanted.extend(back_to.map(|copy| (store_name(&game, &variant), copy.version)));
         }
-        if let Ok(request) = self.request() {
+        if let Ok((_, request)) = self.request() {
             wanted.insert((store_name(&request.game, &request.variant), request.version));
         }
         let store = Store::open(self.paths.servers())?;

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, openat, rena
 use rustix::process::Signal;
 use zlh_shim::durable::read_bounded;
 use zlh_shim::living::Living;
-use zlh_shim::process::{INSTANCE_VARIABLE, ProcessId};
+use zlh_shim::process::{ProcessId, carries_mark};
 
 use super::port_owner;
 
@@ -65,7 +65,8 @@ pub(crate) fn free_port(port: u16, runs: &BTreeSet<String>) -> Result<(), Repair
     let pid = port_owner::listener(port).ok_or(RepairError::PortFree(port))?;
     let words = port_owner::words(pid);
     let living = ProcessId::of(pid).ok().and_then(Living::open).ok_or(RepairError::PortFree(port))?;
-    if !carries_mark(pid, runs) || port_owner::listener(port) != Some(pid) {
+    // Every process of a run inherits the run's mark. One of another agent's runs is a stranger.
+    if !carries_mark(pid, |run| runs.contains(run)) || port_owner::listener(port) != Some(pid) {
         return Err(RepairError::NotOurs(port, words));
     }
     for (signal, patience) in
@@ -82,17 +83,6 @@ pub(crate) fn free_port(port: u16, runs: &BTreeSet<String>) -> Result<(), Repair
         }
     }
     Err(RepairError::Stubborn(words))
-}
-
-/// Every process of a run inherits the run's mark. One of another agent's runs is a stranger.
-fn carries_mark(pid: i32, runs: &BTreeSet<String>) -> bool {
-    let mark = format!("{INSTANCE_VARIABLE}=");
-    read_bounded(Path::new(&format!("/proc/{pid}/environ")), 1 << 20).is_ok_and(|environment| {
-        environment
-            .split(|byte| *byte == 0)
-            .filter_map(|entry| std::str::from_utf8(entry.strip_prefix(mark.as_bytes())?).ok())
-            .any(|instance| runs.contains(instance))
-    })
 }
 
 #[cfg(test)]
@@ -145,22 +135,5 @@ mod tests {
         assert!(matches!(free_port(port, &runs), Err(RepairError::NotOurs(..))));
         drop(socket);
         assert!(matches!(free_port(port, &runs), Err(RepairError::PortFree(_))));
-    }
-
-    #[test]
-    fn only_the_mark_of_a_run_of_ours_counts() {
-        let start = |value: &str| {
-            let mut command = std::process::Command::new("sleep");
-            command.arg("600").env(INSTANCE_VARIABLE, value).spawn().unwrap()
-        };
-        let (mut ours, mut foreign) = (start("run-a"), start("run-ab"));
-        let runs = BTreeSet::from(["run-a".to_owned()]);
-        let pid = |child: &std::process::Child| i32::try_from(child.id()).unwrap();
-        let found = (carries_mark(pid(&ours), &runs), carries_mark(pid(&foreign), &runs));
-        for child in [&mut ours, &mut foreign] {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-        assert_eq!(found, (true, false));
     }
 }

@@ -37,7 +37,7 @@ use zlh_catalog::{
 };
 
 pub(crate) use self::source::Source;
-pub(crate) use self::tend::{Act, Kind, Tend, TendJob, described, installed, is, named_few};
+pub(crate) use self::tend::{Act, Kind, Tend, TendJob, collected, described, installed, is, named_few};
 use crate::config::AgentConfig;
 use crate::game::payload::GameRequest;
 use crate::game::plan::{Installed, InstalledRuntime, JAVA};

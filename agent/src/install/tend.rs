@@ -195,7 +195,7 @@ impl TendJob {
                     .collect();
                 let (count, bytes) = (unused.len(), unused.iter().map(|tree| tree.bytes).sum::<u64>());
                 self.remove(unused).await?;
-                Ok(format!("{count} versions ({} MiB) are removed", bytes >> 20))
+                Ok(collected(count, bytes))
             }
             Act::Upgrade { id, version } => self.upgrade(id, version.as_deref(), &report).await,
             Act::RollBack { id } => {
@@ -389,6 +389,15 @@ pub(crate) fn named_few(found: &[String]) -> String {
         more => format!(" and {more} more"),
     };
     found[..found.len().min(NAMED)].join(", ") + &more
+}
+
+/// What taking away what nobody uses came to.
+pub(crate) fn collected(count: usize, bytes: u64) -> String {
+    match count {
+        0 => "nothing is removed: everything is in use, or the way back".to_owned(),
+        1 => format!("1 version ({} MiB) is removed", bytes >> 20),
+        _ => format!("{count} versions ({} MiB) are removed", bytes >> 20),
+    }
 }
 
 /// A tree as it is listed.

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use zlh_api::{ErrorCode, GameVersion, OperationState, State};
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::archive::{Member, tar_gz};
@@ -19,20 +19,25 @@ fn prepared() -> Agent {
     let mut store = Store::empty().unwrap();
     store.add_fake_runtime().unwrap();
     for version in [VERSION, NEWER] {
-        let jar = format!("minecraft/fake/{version}/server.jar");
-        let jar = store.put(&jar, version.as_bytes(), "application/java-archive").unwrap();
-        let members = [Member::file("libraries.txt", format!("libraries of {version}").as_bytes())];
-        let tree = format!("minecraft/fake/{version}/server.tar.gz");
-        let mut tree = store.put(&tree, &tar_gz(&members).unwrap(), "application/x-tar+gzip").unwrap();
-        tree["name"] = json!("tree");
-        let mut entry = fake_version(version, jar, &FakePlan::new(&[]));
-        entry["files"].as_array_mut().unwrap().push(tree);
-        let steps = entry["launch"]["install"].as_array_mut().unwrap();
-        steps.push(json!({ "step": "unpack", "file": "tree" }));
+        let entry = entry(&store, version, version);
         store.add_version(VARIANT, entry);
     }
     store.publish().unwrap();
     Agent::prepare(store).unwrap()
+}
+
+/// A version whose jar says `words`, and whose tree has the libraries of `words`.
+fn entry(store: &Store, version: &str, words: &str) -> Value {
+    let jar = format!("minecraft/fake/{version}/server.jar");
+    let jar = store.put(&jar, words.as_bytes(), "application/java-archive").unwrap();
+    let members = [Member::file("libraries.txt", format!("libraries of {words}").as_bytes())];
+    let tree = format!("minecraft/fake/{version}/server.tar.gz");
+    let mut tree = store.put(&tree, &tar_gz(&members).unwrap(), "application/x-tar+gzip").unwrap();
+    tree["name"] = json!("tree");
+    let mut entry = fake_version(version, jar, &FakePlan::new(&[]));
+    entry["files"].as_array_mut().unwrap().push(tree);
+    entry["launch"]["install"].as_array_mut().unwrap().push(json!({ "step": "unpack", "file": "tree" }));
+    entry
 }
 
 /// The old version runs in a world that has something to lose.
@@ -173,6 +178,34 @@ fn a_repair_that_cannot_fetch_takes_nothing_away() {
 }
 
 #[test]
+fn what_was_published_anew_is_what_a_repair_installs() {
+    let mut agent = begun(prepared());
+    stop(&agent);
+    let before = tree(&agent, VERSION).unwrap();
+    overwrite(&before.join("libraries.txt"), "others");
+    // The same version by name, with other bytes.
+    let anew = entry(&agent.store, VERSION, "another build");
+    let versions = agent.store.catalog["games"][0]["variants"][0]["versions"].as_array_mut().unwrap();
+    let old = versions.iter_mut().find(|version| version["version"] == VERSION).unwrap();
+    *old = anew;
+    agent.store.publish().unwrap();
+
+    done(&agent, "/game/version/repair").unwrap();
+    assert_eq!(fs::read_to_string(agent.game_root().join("server.jar")).unwrap(), "another build");
+    let servers = version(&agent).servers;
+    let used = servers.iter().find(|tree| tree.in_use).map(|tree| PathBuf::from(&tree.path)).unwrap();
+    assert_eq!(fs::read_to_string(used.join("libraries.txt")).unwrap(), "libraries of another build");
+    assert!(done(&agent, "/game/version/verify").unwrap().contains("is as it was installed"));
+    // The tree of before was not to be had again, so it was not taken away; nobody uses it.
+    assert!(used != before && before.exists() && servers.len() == 2, "{servers:?}");
+    assert!(done(&agent, "/game/version/gc").unwrap().starts_with("1 version ("));
+    assert!(used.exists() && !before.exists());
+    agent.post("/start", 202);
+    agent.wait_ready();
+    assert_eq!(fs::read_to_string(months(&agent)).unwrap(), "the work of months");
+}
+
+#[test]
 fn killed_in_a_repair_or_a_removal_the_next_start_has_a_whole_server() {
     let removal = format!("DELETE /game/version/{VERSION}?force=true");
     for (point, path, tree_too) in [
@@ -220,7 +253,7 @@ fn versions_and_copies_go_when_nobody_needs_them_or_with_force() {
     agent.wait_ready();
     assert_eq!(version(&agent).servers.len(), 2);
     // The old one is what a rollback starts, with the copy of its world.
-    assert!(done(&agent, "/game/version/gc").unwrap().starts_with("0 versions"));
+    assert!(done(&agent, "/game/version/gc").unwrap().starts_with("nothing is removed"));
     refused(&agent, &path(VERSION), ErrorCode::WrongState, "a rollback to the copy");
     let copy = version(&agent).copies.remove(0);
     let of_copy = format!("/game/version/copies/{}", copy.id);
@@ -229,7 +262,7 @@ fn versions_and_copies_go_when_nobody_needs_them_or_with_force() {
     removed(&agent, &format!("{of_copy}?force=true")).unwrap();
     assert!(!Path::new(&copy.path).exists() && version(&agent).copies.is_empty());
     assert_eq!(fs::read_to_string(months(&agent)).unwrap(), "the work of months", "the world itself stays");
-    assert!(done(&agent, "/game/version/gc").unwrap().starts_with("1 versions"));
+    assert!(done(&agent, "/game/version/gc").unwrap().starts_with("1 version ("));
     assert_eq!((tree(&agent, VERSION), version(&agent).servers.len()), (None, 1));
 
     // The configured one, while nothing runs: the next start installs it again.
