@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, openat, renameat_with, statat};
 use rustix::process::Signal;
-use zlh_shim::durable::read_bounded;
 use zlh_shim::living::Living;
 use zlh_shim::process::{ProcessId, carries_mark};
 
