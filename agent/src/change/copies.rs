@@ -17,6 +17,7 @@ use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 use zlh_shim::durable;
 
+use crate::game::plan::Installed;
 use crate::paths::make_dir;
 
 const SCHEMA: u32 = 1;
@@ -24,7 +25,7 @@ const RECORD: &str = "copy.json";
 const ROOT: &str = "root";
 
 /// What is known of a copy.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Copy {
     /// The world's folder it belongs to.
     pub world: String,
@@ -36,6 +37,10 @@ pub(crate) struct Copy {
     pub bytes: u64,
     /// A change left it, which failed: nothing goes back to it by itself.
     pub failed: bool,
+    /// What was installed with it: if all of it is still there, no artifact server is needed to go
+    /// back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed: Option<Box<Installed>>,
     /// Its id.
     #[serde(skip)]
     pub id: String,
@@ -90,6 +95,14 @@ impl Copies {
             let _ = self.remove(&copy.id);
         }
         let _ = self.sweep();
+    }
+
+    /// Of what failed changes left of a world, only the newest stays.
+    pub(super) fn prune_failed(&self, world: &str) {
+        for copy in self.list(world).into_iter().filter(|copy| copy.failed).skip(1) {
+            // What stays is listed again.
+            let _ = self.remove(&copy.id);
+        }
     }
 
     /// Takes away what was never finished.

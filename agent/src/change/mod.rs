@@ -17,7 +17,7 @@ mod copy;
 mod steps;
 mod upkeep;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -68,6 +68,13 @@ struct Record {
     before: Option<u64>,
     /// A change back: the copy is there already.
     rollback: bool,
+    /// What is installed of `from`: if it fails, all of it is still there, and whatever became of
+    /// the artifact server or of the catalog, it runs again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    installed: Option<Box<Installed>>,
+    /// The same of `to`, for a change back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target: Option<Box<Installed>>,
 }
 
 /// How far a change is. Everything before `Switching` left the folder as it was.
@@ -207,7 +214,7 @@ impl Inner {
             return Err(Problem::new(ErrorCode::OperationInProgress, detail));
         }
         let ran = matches!(snapshot.state, State::Starting | State::Running | State::Crashed);
-        let (version, copy, rollback) = match wish {
+        let (version, copy, target) = match wish {
             Wish::To { version, force } => {
                 if compare_versions(version, &installed.version).is_lt() && !force {
                     let detail = format!(
@@ -219,7 +226,7 @@ impl Inner {
                     return Err(Problem::new(ErrorCode::WrongState, detail));
                 }
                 let now = crate::clock::now().as_millisecond();
-                (version.clone(), format!("{}@{}-{now}", request.world, installed.version), false)
+                (version.clone(), format!("{}@{}-{now}", request.world, installed.version), None)
             }
             Wish::Back => {
                 let copies = self.copies(&request).list(&request.world);
@@ -228,12 +235,29 @@ impl Inner {
                     let detail = "there is no copy to go back to: one is made by POST /game/version";
                     Problem::new(ErrorCode::WrongState, detail)
                 })?;
-                (copy.version, copy.id, true)
+                (copy.version, copy.id, Some(copy.installed))
             }
         };
-        let to = Config { version: Some(version), artifact_path: None, java_path: None, ..from.clone() };
-        payload::check(&to)?;
-        Ok(Record { from, to, copy, stage: Stage::Copying, ran, before: None, rollback })
+        let (rollback, target) = (target.is_some(), target.flatten());
+        // What was chosen for one version is not chosen for another.
+        let java_version = match &target {
+            Some(installed) => installed.java_version,
+            None if rollback => from.java_version,
+            None => None,
+        };
+        let to = Config {
+            version: Some(version),
+            artifact_path: None,
+            java_path: None,
+            java_version,
+            ..from.clone()
+        };
+        let wanted = payload::check(&to)?;
+        let root = self.copies(&request).root(&copy);
+        let target =
+            target.filter(|installed| installed.serves(&wanted) && stands(installed, &wanted, &root));
+        let installed = Some(Box::new(installed));
+        Ok(Record { from, to, copy, stage: Stage::Copying, ran, before: None, rollback, installed, target })
     }
 
     fn told(&self) -> Result<GameVersion, Problem> {
@@ -290,6 +314,13 @@ impl Inner {
         };
         self.handle.release(operation, state, error);
     }
+}
+
+/// Whether everything that was installed is still there, with what was placed in `root`.
+fn stands(installed: &Installed, request: &GameRequest, root: &Path) -> bool {
+    installed.server.as_ref().is_none_or(|dir| dir.is_dir())
+        && installed.runtime.iter().flat_map(|runtime| runtime.paths()).all(|(_, path)| path.is_file())
+        && installed.placed(request, root).iter().all(|path| root.join(path).is_file())
 }
 
 /// Why a change did not come to its end.

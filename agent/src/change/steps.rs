@@ -4,18 +4,24 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use slog::warn;
-use zlh_api::{OperationSummary, Problem, State};
+use zlh_api::{Config, ErrorCode, OperationSummary, Problem, State};
 
 use super::copies::{Copy, exchange, inode};
 use super::copy::{copy, measure};
 use super::{Failed, Inner, Record, Stage, version_of};
 use crate::errors::chain;
 use crate::game::payload::{self, GameRequest};
+use crate::game::plan::Installed;
 use crate::install::Job;
-use crate::workload::{Repair, Verb};
+use crate::workload::{Outcome, Repair, Verb};
 
 /// Copies of a world that are kept.
 const KEPT: usize = 2;
+
+/// A runtime that is being repaired or removed is waited for so long.
+const IN_THE_WAY: Duration = Duration::from_secs(15 * 60);
+
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The game has nothing to say for so long after a verb: something is wrong with us.
 const ODD: Duration = Duration::from_secs(3 * 3600);
@@ -28,7 +34,9 @@ impl Inner {
         mut record: Record,
     ) -> Result<String, Failed> {
         let request = check(&record.to)?;
-        self.prepare(operation, &request).await?;
+        if record.target.is_none() {
+            self.prepare(operation, &request).await?;
+        }
         self.unless_stopped("nothing was changed")?;
         if let Err(failed) = self.note(&record) {
             self.forget();
@@ -102,6 +110,7 @@ impl Inner {
             let phase = format!("copying the world of {}", version_of(&record.from));
             told.phase(&operation.id, &phase);
             let (id, version, world) = (record.copy.clone(), version_of(&record.from), request.world.clone());
+            let installed = record.installed.clone();
             let (handle, operation) = (self.handle.clone(), operation.id.clone());
             let copied = tokio::task::spawn_blocking(move || {
                 let total = measure(&root).map_err(|error| chain(&error))?;
@@ -113,7 +122,7 @@ impl Inner {
                 })
                 .map_err(|error| chain(&error))?;
                 let made_at = crate::clock::now_rfc3339();
-                let copy = Copy { world, version, made_at, bytes: size.bytes, failed: false, id };
+                let copy = Copy { world, version, made_at, bytes: size.bytes, failed: false, installed, id };
                 copies.describe(&copy).map_err(|error| format!("cannot make a copy: {error}"))
             });
             let copied = copied.await.map_err(|error| error.to_string()).and_then(|done| done);
@@ -179,7 +188,7 @@ impl Inner {
         self.unless_leaving().await;
         let to = version_of(&record.to);
         self.handle.told().phase(&operation.id, &format!("installing and starting {to}"));
-        self.configure(&record.to).await?;
+        self.configure(&record.to, record.target.as_deref()).await?;
         self.until_ready(true).await
     }
 
@@ -197,7 +206,7 @@ impl Inner {
             self.stop(true).await?;
             self.unless_leaving().await;
             self.take_place(&record, request, true).await?;
-            self.configure(&record.from).await?;
+            self.configure(&record.from, record.installed.as_deref()).await?;
             self.until_ready(false).await?;
             if !record.ran {
                 self.stop(true).await?;
@@ -209,6 +218,8 @@ impl Inner {
             self.unless_leaving().await;
         }
         self.forget();
+        let (copies, world) = (self.copies(request), request.world.clone());
+        let _ = tokio::task::spawn_blocking(move || copies.prune_failed(&world)).await;
         let kept = "what it made of the world is kept as a copy";
         Err(Failed::Error(match result {
             Ok(()) => format!("{to} did not become ready: {why}; {from} and its world are back, {kept}"),
@@ -226,9 +237,9 @@ impl Inner {
     async fn take_place(&self, record: &Record, request: &GameRequest, before: bool) -> Result<(), Failed> {
         let root = self.paths.game_root(&request.game, &request.variant, &request.world);
         let (copies, id, wanted) = (self.copies(request), record.copy.clone(), record.before);
-        let (other, failed) = match before {
-            true => (version_of(&record.to), !record.rollback),
-            false => (version_of(&record.from), false),
+        let (other, failed, installed) = match before {
+            true => (version_of(&record.to), !record.rollback, record.target.clone()),
+            false => (version_of(&record.from), false, record.installed.clone()),
         };
         let world = request.world.clone();
         let moved = tokio::task::spawn_blocking(move || -> Result<(), String> {
@@ -242,7 +253,7 @@ impl Inner {
             }
             let made_at = crate::clock::now_rfc3339();
             let bytes = measure(&copies.root(&id)).map_or(0, |size| size.bytes);
-            let copy = Copy { world, version: other, made_at, bytes, failed, id };
+            let copy = Copy { world, version: other, made_at, bytes, failed, installed, id };
             copies.describe(&copy).map_err(|error| format!("a copy cannot be described: {error}"))
         });
         moved.await.map_err(|error| error.to_string()).and_then(|done| done).map_err(Failed::Error)
@@ -270,7 +281,7 @@ impl Inner {
         if record.ran && !self.handle.stop_asked() {
             let from = version_of(&record.from);
             self.handle.told().phase(&operation.id, &format!("starting {from} again"));
-            let started = self.handle.request_held(Verb::Start).await;
+            let started = self.when_free(Verb::Start).await;
             if let Err(problem) = started {
                 self.unless_leaving().await;
                 self.forget();
@@ -296,8 +307,9 @@ impl Inner {
         self.until(|state, _| matches!(state, State::Idle).then_some(Ok(()))).await
     }
 
-    /// Asks for a payload; the same as before is put in place anew.
-    async fn configure(&self, config: &zlh_api::Config) -> Result<(), Failed> {
+    /// Asks for a payload, with what is installed of it if that is known; the same as before is put
+    /// in place anew.
+    async fn configure(&self, config: &Config, installed: Option<&Installed>) -> Result<(), Failed> {
         let (same, state) = {
             let snapshot = self.handle.changes().borrow().clone();
             (snapshot.config.as_ref() == Some(config), snapshot.state)
@@ -306,13 +318,32 @@ impl Inner {
         if same && matches!(state, State::Installing | State::Starting | State::Running) {
             return Ok(());
         }
-        let verb = if same {
+        let verb = if let Some(installed) = installed {
+            Verb::TakeBack { config: Box::new(config.clone()), installed: Box::new(installed.clone()) }
+        } else if same {
             let server = crate::crash::server_of(&check(config)?);
             Verb::Repair { repair: Repair::Reinstall, server }
         } else {
-            Verb::Configure(Box::new(config.clone()))
+            Verb::Reconfigure(Box::new(config.clone()))
         };
-        self.handle.request_held(verb).await.map(drop).map_err(refused)
+        self.when_free(verb).await.map(drop).map_err(refused)
+    }
+
+    /// Asks until nothing is in the way any more that ends by itself.
+    async fn when_free(&self, verb: Verb) -> Result<Outcome, Problem> {
+        let until = tokio::time::Instant::now() + IN_THE_WAY;
+        loop {
+            match self.handle.request_held(verb.clone()).await {
+                Err(problem)
+                    if problem.error == ErrorCode::OperationInProgress
+                        && tokio::time::Instant::now() < until
+                        && !self.handle.stop_asked() =>
+                {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// Until it accepts users. `strict`: a single crash is a failure.
@@ -383,7 +414,7 @@ impl Inner {
     }
 }
 
-fn check(config: &zlh_api::Config) -> Result<GameRequest, Failed> {
+fn check(config: &Config) -> Result<GameRequest, Failed> {
     payload::check(config).map_err(refused)
 }
 

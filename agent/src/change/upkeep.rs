@@ -19,7 +19,7 @@ use crate::errors::chain;
 use crate::game::payload::GameRequest;
 use crate::game::plan::Installed;
 use crate::install::server::{self, Findings};
-use crate::install::{InstallError, Job as Installation, Step, collected, installed, named_few};
+use crate::install::{Damaged, InstallError, Job as Installation, Step, collected, installed, named_few};
 use crate::workload::{Outcome, Verb};
 
 /// What is to be done.
@@ -271,7 +271,10 @@ impl Inner {
             return Ok(format!("{} is as it was installed", request.label()));
         }
         self.unless_stopped("nothing was changed")?;
-        let job = Installation { damaged: Some(found.trees), ..self.job(&request) };
+        let job = Installation {
+            damaged: Some(Damaged { trees: found.trees, placed: None }),
+            ..self.job(&request)
+        };
         let report = self.reporter(operation);
         let installed = job.run(report).await.map_err(|error| Failed::error(&error))?;
         // It must have helped.

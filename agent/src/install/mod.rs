@@ -167,9 +167,18 @@ pub(crate) struct Job {
     pub request: GameRequest,
     pub audience: Audience,
     pub log: Logger,
-    /// For a repair: trees of stores that are taken away, and what is installed counts for
-    /// nothing, as soon as everything is here.
-    pub damaged: Option<Vec<(PathBuf, InstalledTree)>>,
+    /// For a repair: what is taken away, as soon as everything is here. What is installed counts
+    /// for nothing from then on.
+    pub damaged: Option<Damaged>,
+}
+
+/// What is to be installed again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Damaged {
+    /// Whole trees, and their stores.
+    pub trees: Vec<(PathBuf, InstalledTree)>,
+    /// Also everything that this one put into the game's folder.
+    pub placed: Option<Box<Installed>>,
 }
 
 /// Fetched files by the names launch plans use.
@@ -257,19 +266,26 @@ impl Job {
         entry: &GameVersion,
         runtime: Option<&RuntimeVersion>,
     ) -> Result<(), InstallError> {
-        let Some(mut damaged) = self.damaged.clone() else { return Ok(()) };
+        let Some(Damaged { mut trees, placed }) = self.damaged.clone() else { return Ok(()) };
         // What is not installed again, since the catalog has another one by now, stays.
         let again: Vec<Sha256> = entry.files.iter().map(|file| file.sha256).collect();
         let again: Vec<Sha256> =
             again.into_iter().chain(runtime.map(|version| version.archive.sha256)).collect();
-        damaged.retain(|(_, tree)| again.contains(&tree.sha256));
+        trees.retain(|(_, tree)| again.contains(&tree.sha256));
+        let request = self.request.clone();
+        let root = self.paths.game_root(&request.game, &request.variant, &request.world);
         let shelf = self.shelf.clone();
         let step = "forget what is installed".to_owned();
         blocking(move || {
-            for (store, tree) in damaged {
+            for (store, tree) in trees {
                 Store::open(store)?.make_way(&tree)?;
             }
             shelf.forget_installed().map_err(|source| InstallError::Io { step, source })?;
+            if let Some(installed) = placed {
+                let step = format!("replace what is in {}", root.display());
+                server::clear(&root, &installed, &request)
+                    .map_err(|source| InstallError::Io { step, source })?;
+            }
             let _ = zlh_shim::faults::point("server.removed");
             Ok(())
         })

@@ -69,6 +69,13 @@ pub(crate) enum Act {
     RollBack { id: String },
 }
 
+impl Tend {
+    /// Whether a runtime may be gone meanwhile, which a game could be started with.
+    pub(crate) fn takes_away(&self) -> bool {
+        self.kind == Kind::Runtimes && matches!(self.act, Act::Repair(_) | Act::Remove { .. } | Act::Collect)
+    }
+}
+
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TendError {
@@ -84,6 +91,9 @@ pub(crate) enum TendError {
     /// A program of the new version does not run.
     #[error("{name} {version} does not run, so nothing was changed: `{program}` {why}")]
     Unhealthy { name: String, version: String, program: String, why: String },
+    /// Somebody chose it meanwhile.
+    #[error("{name} {version} is the version that is used by now: upgrade to another one first")]
+    Chosen { name: String, version: String },
     /// It stopped running when it was chosen.
     #[error("{name} {version} did not run once it was chosen (`{program}` {why}): {before}")]
     Returned { name: String, version: String, program: String, why: String, before: String },
@@ -182,10 +192,17 @@ impl TendJob {
                 }
                 Ok(format!("{} {} is installed again", tree.name, tree.version))
             }
-            Act::Remove { tree, .. } => {
+            Act::Remove { tree, force } => {
+                // Links may lead elsewhere since it was asked for.
+                let now = self.trees().await?.into_iter().find(|one| one.dir == tree.dir);
+                let tree = now.unwrap_or_else(|| (**tree).clone());
+                if tree.active && !force {
+                    return Err(TendError::Chosen { name: tree.name, version: tree.version });
+                }
                 say(&report, &format!("removing {} {}", tree.name, tree.version));
-                self.remove(vec![(**tree).clone()]).await?;
-                Ok(format!("{} {} is removed", tree.name, tree.version))
+                let done = format!("{} {} is removed", tree.name, tree.version);
+                self.remove(vec![tree]).await?;
+                Ok(done)
             }
             Act::Collect => {
                 say(&report, "removing what nobody uses");
@@ -247,12 +264,15 @@ impl TendJob {
         // Once more, as its users find it.
         if let Err((program, why)) = self.probe(&switched, &entry.executables).await {
             let store = kind.store(&self.paths);
-            let name = id.to_owned();
-            let returned = blocking(move || Store::open(store)?.roll_back(&name)).await?;
-            let before = match (&before, &returned) {
-                (Some(before), Ok(_)) => format!("{id} {} is used again", before.version),
-                (None, _) => "there was no version before it".to_owned(),
-                (Some(_), Err(error)) => {
+            let (name, first) = (id.to_owned(), before.is_none());
+            let returned = blocking(move || {
+                let store = Store::open(store)?;
+                if first { store.deactivate(&name) } else { store.roll_back(&name).map(drop) }
+            });
+            let before = match (&before, &returned.await?) {
+                (Some(before), Ok(())) => format!("{id} {} is used again", before.version),
+                (None, Ok(())) => "there was none before it, and none is used".to_owned(),
+                (_, Err(error)) => {
                     warn!(self.log, "going back failed"; "error" => chain(error));
                     format!("going back failed: {}", chain(error))
                 }
@@ -343,10 +363,11 @@ impl TendJob {
         let root = self.tend.kind.store(&self.paths);
         blocking(move || {
             let store = Store::open(root)?;
-            trees.iter().try_for_each(|tree| store.remove(tree))
+            trees.iter().try_for_each(|tree| store.remove(tree))?;
+            let _ = zlh_shim::faults::point("runtime.removed");
+            Ok::<(), InstallError>(())
         })
-        .await??;
-        Ok(())
+        .await?
     }
 
     async fn source(&self, report: &impl Fn(Step)) -> Result<Source, InstallError> {
@@ -365,7 +386,12 @@ impl TendJob {
         let archive = source.fetch(&entry.archive, report).await?;
         if let Some(damaged) = instead {
             let (store, damaged) = (self.tend.kind.store(&self.paths), damaged.clone());
-            blocking(move || Store::open(store)?.make_way(&damaged)).await??;
+            blocking(move || {
+                Store::open(store)?.make_way(&damaged)?;
+                let _ = zlh_shim::faults::point("runtime.removed");
+                Ok::<(), InstallError>(())
+            })
+            .await??;
         }
         let executables: Vec<RelPath> = entry.executables.values().cloned().collect();
         let tree = Tree {

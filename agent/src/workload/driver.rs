@@ -40,10 +40,10 @@ use crate::config::AgentConfig;
 use crate::console::Console;
 use crate::crash::{Archive, LastGood};
 use crate::errors::chain;
-use crate::game::payload::{self, GameRequest};
+use crate::game::payload::GameRequest;
 use crate::game::plan::Installed;
 use crate::game::probe::{self, Seen};
-use crate::install::InstallError;
+use crate::install::{Damaged, InstallError};
 use crate::journal::Journal;
 use crate::paths::Paths;
 
@@ -156,6 +156,10 @@ pub(crate) struct Driver {
     pub(super) operation: Option<OperationSummary>,
     /// What is being done with runtimes or a port, beside everything else.
     pub(super) tending: Option<OperationSummary>,
+    /// It takes runtimes away: nothing is started meanwhile.
+    pub(super) takes_away: bool,
+    /// What the next installation replaces.
+    pub(super) damaged: Option<Damaged>,
     pub(super) install_step: String,
     pub(super) silent: String,
     pub(super) cancel_install: Option<oneshot::Sender<()>>,
@@ -213,6 +217,8 @@ impl Driver {
             unasked: false,
             operation: None,
             tending: None,
+            takes_away: false,
+            damaged: None,
             install_step: String::new(),
             silent: String::new(),
             cancel_install: None,
@@ -263,7 +269,7 @@ impl Driver {
     }
 
     fn due(&self) -> Option<Instant> {
-        let backoff = self.backoff_due.filter(|_| !self.shutdown.has_begun()).map(|(at, _)| at);
+        let backoff = self.backoff_due.filter(|_| self.may_restart()).map(|(at, _)| at);
         [self.readiness_due, backoff, self.unwritten.as_ref().map(|it| it.again)].into_iter().flatten().min()
     }
 
@@ -277,8 +283,7 @@ impl Driver {
                 "the server was not ready within {seconds} s ({why}); it was left running, look at its console"
             )));
         }
-        // In a container that shuts down it stays planned, for the next boot.
-        if self.backoff_due.is_some_and(|(at, _)| now >= at) && !self.shutdown.has_begun() {
+        if self.backoff_due.is_some_and(|(at, _)| now >= at) && self.may_restart() {
             self.backoff_due = None;
             self.machine.set_installed(self.is_in_place());
             self.observe(Observation::BackoffOver);
@@ -286,6 +291,12 @@ impl Driver {
         if self.unwritten.as_ref().is_some_and(|it| now >= it.again) {
             self.write_memory();
         }
+    }
+
+    /// In a container that shuts down a restart stays planned, for the next boot; while runtimes
+    /// are taken away, for when that is over.
+    fn may_restart(&self) -> bool {
+        !self.shutdown.has_begun() && !self.takes_away
     }
 
     fn serve(&mut self, request: Request) {
@@ -311,8 +322,16 @@ impl Driver {
         if self.shutdown.has_begun() && !matches!(verb, Verb::Stop { .. }) {
             return Err(shutdown::refusal());
         }
+        if !matches!(verb, Verb::Stop { .. } | Verb::Tend(_) | Verb::Reread { .. }) {
+            self.check_runtimes()?;
+        }
         match verb {
-            Verb::Configure(config) => self.configure(*config),
+            Verb::Configure(config) => {
+                self.check_downgrade(&config)?;
+                self.configure(*config)
+            }
+            Verb::Reconfigure(config) => self.configure(*config),
+            Verb::TakeBack { config, installed } => self.take_back(*config, *installed),
             Verb::Start => self.command(Command::Start, OperationKind::Start),
             Verb::Stop { now } => self.stop(now),
             Verb::Restart { now } => self.restart(now),
@@ -322,38 +341,13 @@ impl Driver {
         }
     }
 
-    fn configure(&mut self, config: Config) -> Result<Outcome, Problem> {
-        let request = payload::check(&config)?;
-        let same = self.payload.as_ref() == Some(&config);
-        let mut admitted = self.machine.clone();
-        let admission =
-            admitted.command(Command::Configure { same }).map_err(|refusal| self.refuse(refusal))?;
-        if !same {
-            self.context.shelf.store_payload(&config).map_err(|error| {
-                Problem::new(
-                    ErrorCode::Internal,
-                    format!("the payload cannot be stored: {error}; free some disk space"),
-                )
-            })?;
-            if let Some(vmid) = self.context.config.vmid.or(config.vmid) {
-                self.context.vmid.set(vmid);
-            }
-            self.payload = Some(config);
-            self.request = Some(request);
-            // What was counted of earlier runs stays counted.
-            self.memory = Memory { counted: self.memory.counted.take(), ..Memory::default() };
-        }
-        self.machine = admitted;
-        Ok(self.accept(admission, OperationKind::Install))
-    }
-
     pub(super) fn command(&mut self, command: Command, kind: OperationKind) -> Result<Outcome, Problem> {
         self.machine.set_installed(self.is_in_place());
         let admission = self.machine.command(command).map_err(|refusal| self.refuse(refusal))?;
         Ok(self.accept(admission, kind))
     }
 
-    fn accept(&mut self, admission: Admission, kind: OperationKind) -> Outcome {
+    pub(super) fn accept(&mut self, admission: Admission, kind: OperationKind) -> Outcome {
         let effects = match admission {
             Admission::AlreadySo => {
                 if kind == OperationKind::Stop && self.memory.wanted && self.leaving.is_none() {

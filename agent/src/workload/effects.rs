@@ -114,7 +114,7 @@ impl Driver {
             request,
             audience: self.audience(),
             log: self.context.log.new(o!("component" => "install")),
-            damaged: None,
+            damaged: self.damaged.take(),
         };
         tokio::spawn(async move {
             let report = {

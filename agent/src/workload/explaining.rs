@@ -13,7 +13,7 @@ use super::start::game_user;
 use crate::crash::{Inquest, facts_of, repair, server_of};
 use crate::errors::chain;
 use crate::game::payload::{self, GameRequest};
-use crate::install::server;
+use crate::install::Damaged;
 
 impl Driver {
     /// Begins to look at an end; the findings come as events.
@@ -124,25 +124,24 @@ impl Driver {
         }
     }
 
-    /// Everything that was installed counts for nothing; what is put in place is verified.
+    /// Everything that was installed counts for nothing as soon as all of it is here again; what is
+    /// put in place is verified.
     fn reinstall(&mut self) -> Result<Outcome, Problem> {
-        let (Some(request), Some(installed)) = (&self.request, &self.installed) else {
-            return self.command(Command::Start, OperationKind::Install);
-        };
-        let root = self.context.paths.game_root(&request.game, &request.variant, &request.world);
-        server::clear(&root, installed, request).map_err(|error| {
-            let detail = format!("what is in {} cannot be replaced: {error}", root.display());
-            Problem::new(ErrorCode::Internal, detail)
-        })?;
-        if let Some(tree) = &installed.server {
-            let aside = tree.with_extension("damaged");
-            let _ = std::fs::remove_dir_all(&aside);
-            if std::fs::rename(tree, &aside).is_ok() {
-                tokio::task::spawn_blocking(move || std::fs::remove_dir_all(aside));
-            }
+        let mut damaged = Damaged::default();
+        if let Some(installed) = &self.installed {
+            let root = self.context.paths.servers();
+            let trees = crate::install::installed(root.clone()).map_err(|error| {
+                let detail = format!("what is installed cannot be read: {}", chain(&error));
+                Problem::new(ErrorCode::Internal, detail)
+            })?;
+            let own = trees.into_iter().filter(|tree| Some(&tree.dir) == installed.server.as_ref());
+            damaged.trees.extend(own.map(|tree| (root.clone(), tree)));
+            damaged.placed = Some(Box::new(installed.clone()));
         }
-        self.installed = None;
-        self.command(Command::Start, OperationKind::Install)
+        self.machine.set_installed(false);
+        let admission = self.machine.command(Command::Start).map_err(|refusal| self.refuse(refusal))?;
+        self.damaged = Some(damaged);
+        Ok(self.accept(admission, OperationKind::Install))
     }
 
     /// The payload with a change: checked and stored like one that somebody sends.

@@ -20,7 +20,7 @@ use super::snapshot::Snapshot;
 use crate::console::Console;
 use crate::crash::Archive;
 use crate::errors::chain;
-use crate::game::plan::SIZE;
+use crate::game::plan::{Installed, SIZE};
 use crate::install::{Kind, Tend, installed};
 use crate::journal::{Journal, What};
 use crate::paths::Paths;
@@ -38,6 +38,12 @@ pub(crate) enum Verb {
     Restart { now: bool },
     /// Do what a crash's remedy says. `server`: the one that crashed.
     Repair { repair: Repair, server: String },
+    /// For whoever holds the workload: the same, also with an older version in a world that a newer
+    /// one has opened.
+    Reconfigure(Box<Config>),
+    /// For whoever holds the workload: what was installed before, all of which is still there, is
+    /// what is configured again, and is started.
+    TakeBack { config: Box<Config>, installed: Box<Installed> },
     /// Something with runtimes, beside the game.
     Tend(Tend),
     /// For whoever holds the workload: read again what is installed, which is possible while
@@ -134,14 +140,15 @@ impl Handle {
             // Whoever takes hold from here on asks the driver after us.
             let mut hold = self.hold();
             if let Some(hold) = &mut *hold {
-                match verb {
+                match &verb {
                     Verb::Stop { .. } => hold.stop_asked = true,
-                    // Beside the game; it knows itself what it must not touch.
-                    Verb::Tend(_)
-                        if matches!(
-                            hold.operation.kind,
-                            OperationKind::Upgrade | OperationKind::Rollback
-                        ) => {}
+                    // Beside the game, and nothing that it may be started with.
+                    Verb::Tend(tend)
+                        if !tend.takes_away()
+                            && matches!(
+                                hold.operation.kind,
+                                OperationKind::Upgrade | OperationKind::Rollback
+                            ) => {}
                     _ => return Err(busy(&hold.operation)),
                 }
             }

@@ -5,6 +5,7 @@
 //! `launcher` starts shims, `shutdown` ends with the container.
 
 mod boot;
+mod configuring;
 mod drain;
 mod driver;
 mod effects;

@@ -31,6 +31,7 @@ impl Driver {
         info!(self.context.log, "{phase}"; "operation" => &operation.id);
         self.note_operation(&operation);
         self.tending = Some(operation.clone());
+        self.takes_away = tend.takes_away();
         let job = TendJob {
             paths: self.context.paths.clone(),
             config: self.context.config.clone(),
@@ -59,12 +60,16 @@ impl Driver {
 
     /// Whether it may be done now, what kind of operation it is, and its first words.
     fn admit_tend(&self, tend: &Tend, used: Option<&Path>) -> Result<(OperationKind, String), Problem> {
-        let idle =
-            matches!(self.machine.phase(), Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. })
-                && self.operation.is_none();
+        // One that crashed is about to be started again.
+        let idle = matches!(self.machine.phase(), Phase::Idle | Phase::Error { alive: false, .. })
+            && self.operation.is_none();
         let refuse = |detail: String| Err(Problem::new(ErrorCode::WrongState, detail));
         let used = used.filter(|_| tend.kind == Kind::Runtimes);
         let label = |tree: &InstalledTree| format!("{} {}", tree.name, tree.version);
+        // An installation may be about to use what nobody uses yet.
+        if tend.takes_away() && matches!(self.machine.phase(), Phase::Installing { .. }) {
+            return refuse("an installation runs: wait for it".to_owned());
+        }
         Ok(match &tend.act {
             Act::Install { id, version } => (OperationKind::Install, format!("installing {id} {version}")),
             Act::Verify(tree) => (OperationKind::Verify, format!("reading {}", label(tree))),
@@ -86,10 +91,6 @@ impl Driver {
                 ));
             }
             Act::Remove { tree, .. } => (OperationKind::Remove, format!("removing {}", label(tree))),
-            // An installation may be about to use what nobody uses yet.
-            Act::Collect if !idle && matches!(self.machine.phase(), Phase::Installing { .. }) => {
-                return refuse("an installation runs: wait for it".to_owned());
-            }
             Act::Collect => (OperationKind::Remove, "removing what nobody uses".to_owned()),
             Act::Upgrade { id, version: Some(version) } => {
                 (OperationKind::Upgrade, format!("upgrading {id} to {version}"))
@@ -97,6 +98,20 @@ impl Driver {
             Act::Upgrade { id, version: None } => (OperationKind::Upgrade, format!("upgrading {id}")),
             Act::RollBack { id } => (OperationKind::Rollback, format!("going back from the {id} of now")),
         })
+    }
+
+    /// Refuses what could start the game while runtimes are taken away. What runs is not touched
+    /// by that, and may be asked for anything.
+    pub(super) fn check_runtimes(&self) -> Result<(), Problem> {
+        let starts =
+            matches!(self.machine.phase(), Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. });
+        match &self.tending {
+            Some(operation) if self.takes_away && starts => {
+                let detail = "runtimes are being repaired or removed: wait for that";
+                Err(Problem::new(ErrorCode::OperationInProgress, detail).with_operation(operation.clone()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whoever holds the workload has changed what is installed, or is about to: then nothing
@@ -136,6 +151,7 @@ impl Driver {
 
     pub(super) fn tended(&mut self, result: Result<String, String>) {
         let Some(operation) = self.tending.take() else { return };
+        self.takes_away = false;
         let (state, error) = match result {
             Ok(done) => {
                 info!(self.context.log, "{done}"; "operation" => &operation.id);

@@ -67,6 +67,19 @@ impl Store {
         Ok(previous)
     }
 
+    /// From now on no version is the one that is used.
+    pub fn deactivate(&self, name: &str) -> Result<(), InstallError> {
+        zlh_catalog::check_component("name", name)?;
+        let _lock = self.lock(FlockOperation::LockExclusive)?;
+        let link = self.root.join(name).join(CURRENT);
+        match std::fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(InstallError::io("remove", &link)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What an archive unpacks to, as [`Store::install`] would do it; nothing is kept. For
     /// publishers: the hash is what the catalog pins.
     pub fn inspect(

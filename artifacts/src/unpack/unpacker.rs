@@ -25,6 +25,10 @@ pub(crate) struct Unpacker<'a> {
     /// The directory of the last entry, since most follow one of the same directory.
     parent: Option<(String, OwnedFd)>,
     done: Unpacked,
+    /// Bytes that were written when the room was looked at.
+    looked: u64,
+    /// Bytes that stay free: a game that saves meanwhile needs them.
+    spare: u64,
     buffer: Vec<u8>,
     meter: &'a Meter,
     progress: &'a mut Progress<'a>,
@@ -39,6 +43,7 @@ impl<'a> Unpacker<'a> {
         meter: &'a Meter,
         progress: &'a mut Progress<'a>,
     ) -> Self {
+        let spare = root.total_bytes().map_or(SPARE_BYTES, |total| SPARE_BYTES.min(total / 20));
         Self {
             root,
             dest,
@@ -49,6 +54,8 @@ impl<'a> Unpacker<'a> {
             links: Vec::new(),
             parent: None,
             done: Unpacked { entries: 0, bytes: 0 },
+            looked: 0,
+            spare,
             buffer: vec![0; COPY_BYTES],
             meter,
             progress,
@@ -133,6 +140,7 @@ impl<'a> Unpacker<'a> {
         reader: &mut dyn Entries,
     ) -> Result<(), UnpackError> {
         let mode = if executable { 0o755 } else { 0o644 };
+        self.check_room(size)?;
         let created = self.parent(path).and_then(|(dir, name)| create_new(dir, name));
         let mut file = created.map_err(|error| self.failed(path, size, error))?;
         loop {
@@ -147,6 +155,23 @@ impl<'a> Unpacker<'a> {
             .map_err(|error| self.failed(path, 0, error.into()))?;
         self.done.bytes += size;
         Ok(())
+    }
+
+    /// Now and then: whether what stays free after a file is enough for others.
+    fn check_room(&mut self, size: u64) -> Result<(), UnpackError> {
+        let written = self.done.bytes.saturating_add(size);
+        if written - self.looked < LOOK_BYTES {
+            return Ok(());
+        }
+        self.looked = self.done.bytes;
+        let needed = size.saturating_add(self.spare);
+        match self.root.free_bytes() {
+            Ok(free) if free < needed => {
+                Err(UnpackError::NoSpace { dir: self.dest.to_owned(), needed, free })
+            }
+            // What cannot be known is found out.
+            _ => Ok(()),
+        }
     }
 
     fn hardlink(&mut self, path: &str, from: &str) -> io::Result<()> {
@@ -196,3 +221,7 @@ impl<'a> Unpacker<'a> {
 
 const DIR_MODE: u32 = 0o755;
 const COPY_BYTES: usize = 64 << 10;
+/// What stays free at most; of a small file system, a twentieth.
+const SPARE_BYTES: u64 = 64 << 20;
+/// The room is looked at again after so many bytes.
+const LOOK_BYTES: u64 = 4 << 20;

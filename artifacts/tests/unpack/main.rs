@@ -233,3 +233,56 @@ fn no_thread_outlives_the_call() {
         assert!(threads() <= before, "{} threads before, {} after", before, threads());
     }
 }
+
+/// A file system of its own, unmounted in the end: also when the test fails.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn mounted(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("size={size},mode=0755");
+        let mount = ["-t", "tmpfs", "-o", &options, "tmpfs"];
+        let done = std::process::Command::new("mount").args(mount).arg(dir.path()).output().ok()?;
+        done.status.success().then_some(Self(dir))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn room_is_left_for_others() {
+    let Some(disk) = Disk::mounted("80m") else {
+        #[allow(clippy::print_stderr, reason = "a test that cannot run says so")]
+        {
+            eprintln!("skipped: no file system can be mounted here");
+        }
+        return;
+    };
+    let bytes = vec![7; 2 << 20];
+    let files: Vec<Raw> = (0..60).map(|n| file(&format!("tree/{n}"), bytes.clone())).collect();
+    let archive = tempfile::tempdir().unwrap();
+    let path = archive.path().join("archive");
+    std::fs::write(&path, zst(&tar(&files))).unwrap();
+    let dest = disk.0.path().join("dest");
+    std::fs::create_dir(&dest).unwrap();
+    let done = unpack(
+        &path,
+        MediaType::TarZst,
+        &dest,
+        1,
+        &Limits { ratio: u64::MAX, ..Limits::default() },
+        &mut |_| ControlFlow::Continue(()),
+    );
+    let error = done.unwrap_err();
+    assert!(
+        matches!(error, UnpackError::NoSpace { free, needed, .. } if free < needed && free > 0),
+        "{error:?}"
+    );
+    let stat = rustix::fs::statvfs(&dest).unwrap();
+    assert!(stat.f_bavail * stat.f_frsize >= 4 << 20, "a twentieth is left");
+    assert!(dest.join("20").exists(), "it was not refused from the first");
+}

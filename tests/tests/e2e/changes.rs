@@ -2,6 +2,7 @@
 //! is lost on the way.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -127,6 +128,149 @@ fn a_version_that_does_not_become_ready_gives_way_to_the_one_before() {
     // Nobody goes back to that by accident.
     let refused = agent.post("/game/version/rollback", 409).problem();
     assert!(refused.detail.contains("no copy to go back to"), "{}", refused.detail);
+}
+
+#[test]
+fn what_changes_places_is_the_games_own_folder() {
+    if !nix::unistd::geteuid().is_root() {
+        #[allow(clippy::print_stderr, reason = "a test that cannot run says so")]
+        {
+            eprintln!("skipped: only root starts a game as somebody else");
+        }
+        return;
+    }
+    let mut agent = prepared();
+    let etc = agent.root_path("etc");
+    fs::create_dir_all(&etc).unwrap();
+    fs::write(etc.join("passwd"), "nobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n").unwrap();
+    agent.config_file("game_user = \"nobody\"\n");
+    agent.start();
+    begin(&agent);
+    let of_nobody = |path: &Path| {
+        let meta = path.metadata().unwrap();
+        assert_eq!(
+            (meta.uid(), meta.gid(), meta.mode() & 0o777),
+            (65534, 65534, 0o750),
+            "{}",
+            path.display()
+        );
+    };
+    of_nobody(&agent.game_root());
+    let done = agent.outcome(&change(&agent, BROKEN).expect(202));
+    assert!(done.error.as_ref().unwrap().contains("are back"), "{done:?}");
+    runs(&agent, VERSION);
+    of_nobody(&agent.game_root());
+    let done = agent.outcome(&change(&agent, NEWER).expect(202));
+    assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+    let done = agent.outcome(&agent.post("/game/version/rollback", 202));
+    assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+    runs(&agent, VERSION);
+    of_nobody(&agent.game_root());
+    assert_eq!(region(&agent.game_root()), "the work of months");
+}
+
+#[test]
+fn going_back_needs_no_artifact_server() {
+    let mut agent = prepared();
+    let faults = Faults::of(&mut agent).unwrap();
+    agent.start();
+    begin(&agent);
+    let catalog = agent.store.path("catalog.json");
+    let aside = catalog.with_extension("aside");
+    // By itself, when the new version cannot even be installed.
+    faults.plan("delay change.switching 2000").unwrap();
+    let accepted = change(&agent, NEWER).expect(202);
+    agent.wait_state(State::Idle);
+    fs::rename(&catalog, &aside).unwrap();
+    let done = agent.outcome(&accepted);
+    let why = done.error.unwrap_or_default();
+    assert!(why.contains("catalog") && why.contains("are back"), "{why}");
+    runs(&agent, VERSION);
+    faults.clear().unwrap();
+    fs::rename(&aside, &catalog).unwrap();
+
+    // And when somebody asks for it.
+    let done = agent.outcome(&change(&agent, NEWER).expect(202));
+    assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+    fs::rename(&catalog, &aside).unwrap();
+    for version in [VERSION, NEWER, VERSION] {
+        let done = agent.outcome(&agent.post("/game/version/rollback", 202));
+        assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+        runs(&agent, version);
+        assert_eq!(region(&agent.game_root()), "the work of months");
+    }
+    // Of which something is gone, it does.
+    fs::remove_file(Path::new(&version(&agent).copies[0].path).join("server.jar")).unwrap();
+    let done = agent.outcome(&agent.post("/game/version/rollback", 202));
+    assert!(done.error.as_ref().unwrap().contains("catalog"), "{done:?}");
+    runs(&agent, VERSION);
+    fs::rename(&aside, &catalog).unwrap();
+    let done = agent.outcome(&agent.post("/game/version/rollback", 202));
+    assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+    runs(&agent, NEWER);
+}
+
+#[test]
+fn a_withdrawn_version_comes_back_where_it_ran_and_failed_copies_do_not_pile_up() {
+    let mut agent = agent();
+    let versions = agent.store.catalog["games"][0]["variants"][0]["versions"].as_array_mut().unwrap();
+    let old = versions.iter_mut().find(|version| version["version"] == VERSION).unwrap();
+    old["withdrawn"] = json!("it lets anybody in");
+    agent.store.publish().unwrap();
+    for _ in 0..2 {
+        let done = agent.outcome(&change(&agent, BROKEN).expect(202));
+        assert!(done.error.as_ref().unwrap().contains("are back"), "{done:?}");
+        runs(&agent, VERSION);
+        let copies = version(&agent).copies;
+        assert_eq!(copies.iter().map(|copy| copy.failed).collect::<Vec<_>>(), [true], "{copies:?}");
+    }
+    assert_eq!(region(&agent.game_root()), "the work of months");
+}
+
+#[test]
+fn a_payload_opens_no_world_with_an_older_server() {
+    let agent = agent();
+    let done = agent.outcome(&change(&agent, NEWER).expect(202));
+    assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+    agent.post("/stop", 204);
+    agent.wait_state(State::Idle);
+    let refused = agent.http().post_json("/config", &agent.payload()).unwrap().expect(409).problem();
+    assert!(refused.error == ErrorCode::WrongState && refused.detail.contains("rollback"), "{refused:?}");
+    assert_eq!(jar(&agent), NEWER);
+    // Another world is nobody's yet; and whoever insists has a way.
+    let mut payload = agent.payload();
+    payload["world"] = json!("other");
+    agent.http().post_json("/config", &payload).unwrap().expect(202);
+    agent.wait_ready();
+    agent.post("/stop", 204);
+    agent.wait_state(State::Idle);
+    payload["world"] = agent.payload()["world"].clone();
+    payload["version"] = json!(NEWER);
+    agent.http().post_json("/config", &payload).unwrap().expect(202);
+    agent.wait_ready();
+    let forced = json!({ "version": VERSION, "force": true });
+    let done = agent.outcome(&agent.http().post_json("/game/version", &forced).unwrap().expect(202));
+    assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+    runs(&agent, VERSION);
+    assert_eq!(region(&agent.game_root()), "the work of months");
+}
+
+#[test]
+fn the_java_of_a_version_is_not_that_of_another() {
+    let agent = agent();
+    let java = |agent: &Agent| agent.status().config.unwrap().java_version;
+    agent.post("/stop", 204);
+    agent.wait_state(State::Idle);
+    let mut payload = agent.payload();
+    payload["java_version"] = json!(17);
+    agent.http().post_json("/config", &payload).unwrap().expect(202);
+    agent.wait_ready();
+    assert_eq!(java(&agent), Some(17));
+    let done = agent.outcome(&change(&agent, NEWER).expect(202));
+    assert_eq!((done.state, java(&agent)), (OperationState::Succeeded, None));
+    let done = agent.outcome(&agent.post("/game/version/rollback", 202));
+    assert_eq!((done.state, java(&agent)), (OperationState::Succeeded, Some(17)));
+    runs(&agent, VERSION);
 }
 
 #[test]

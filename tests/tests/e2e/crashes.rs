@@ -168,6 +168,14 @@ fn a_corrupt_jar_is_put_in_place_again() {
     );
     let corrupt = agent.game_root().join("corrupt.jar");
     fs::write(&corrupt, "tampered with").unwrap();
+    // Nothing is taken away before everything is here.
+    let catalog = agent.store.path("catalog.json");
+    let aside = catalog.with_extension("aside");
+    fs::rename(&catalog, &aside).unwrap();
+    let failed = agent.outcome(&agent.post(&format!("/crashes/{}/actions/reinstall_server", crash.id), 202));
+    assert!(failed.error.as_ref().unwrap().contains("catalog"), "{failed:?}");
+    assert_eq!(fs::read(&corrupt).unwrap(), b"tampered with");
+    fs::rename(&aside, &catalog).unwrap();
     let begun = agent.post(&format!("/crashes/{}/actions/reinstall_server", crash.id), 202);
     assert!(begun.header("location").is_some());
     until("the verified file is back", SOON, || {

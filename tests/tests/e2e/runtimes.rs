@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 
+use serde_json::json;
 use zlh_api::{ErrorCode, InstalledRuntime, InstalledRuntimes, Operation, OperationState, State};
 use zlh_tests::harness::agent::Agent;
-use zlh_tests::harness::store::RUNTIME;
+use zlh_tests::harness::faults::Faults;
+use zlh_tests::harness::store::{FakePlan, RUNTIME, Store};
 
 fn runtimes(agent: &Agent) -> Vec<InstalledRuntime> {
     agent.http().get("/runtimes").unwrap().expect(200).json::<InstalledRuntimes>().runtimes
@@ -92,6 +94,38 @@ fn what_is_in_use_stays_and_what_is_not_goes() {
     // By itself, ahead of the game.
     well(&agent, &format!("{path}/install"));
     assert_eq!(only(&agent).sha256, runtime.sha256);
+    agent.post("/start", 202);
+    agent.wait_ready();
+}
+
+#[test]
+fn nothing_is_started_while_runtimes_are_taken_away() {
+    let mut agent = Agent::prepare(Store::fake(&FakePlan::new(&[])).unwrap()).unwrap();
+    let faults = Faults::of(&mut agent).unwrap();
+    agent.start();
+    agent.configure();
+    agent.wait_ready();
+    let runtime = only(&agent);
+    let path = format!("/runtimes/{}/{}", runtime.id, runtime.version);
+    // One that crashed is about to be started again, and is not at rest.
+    agent.command("crash 3");
+    agent.wait_state(State::Crashed);
+    let refused = agent.http().post(&format!("{path}/repair")).unwrap().expect(409).problem();
+    assert!(refused.detail.contains("stop it first"), "{}", refused.detail);
+
+    agent.post("/stop", 204);
+    agent.wait_state(State::Idle);
+    fs::write(some_file(&runtime), "x").unwrap();
+    faults.plan("delay runtime.removed 3000").unwrap();
+    let repair = agent.post(&format!("{path}/repair"), 202);
+    for (path, body) in [("/start", json!({})), ("/restart", json!({})), ("/config", agent.payload())] {
+        let refused = agent.http().post_json(path, &body).unwrap().expect(409).problem();
+        assert_eq!(refused.error, ErrorCode::OperationInProgress, "{path}: {}", refused.detail);
+        assert!(refused.detail.contains("runtimes are being"), "{path}: {}", refused.detail);
+    }
+    let done = agent.outcome(&repair);
+    assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+    faults.clear().unwrap();
     agent.post("/start", 202);
     agent.wait_ready();
 }

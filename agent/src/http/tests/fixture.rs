@@ -264,8 +264,8 @@ async fn drive(mut asked: mpsc::Receiver<Request>, script: Arc<Mutex<Script>>, o
         match request {
             Request::Verb(verb, reply) => {
                 let (state, kind) = match verb {
-                    Verb::Configure(_) => (State::Installing, OperationKind::Install),
-                    Verb::Start => (State::Starting, OperationKind::Start),
+                    Verb::Configure(_) | Verb::Reconfigure(_) => (State::Installing, OperationKind::Install),
+                    Verb::Start | Verb::TakeBack { .. } => (State::Starting, OperationKind::Start),
                     Verb::Stop { .. } => (State::Stopping, OperationKind::Stop),
                     Verb::Restart { .. } => (State::Stopping, OperationKind::Restart),
                     Verb::Repair { .. } => (State::Idle, OperationKind::Repair),
