@@ -17,6 +17,7 @@ pub mod deployed;
 mod diff;
 mod document;
 mod entry;
+mod expiry;
 #[cfg(test)]
 mod fixtures;
 mod keys;
@@ -40,6 +41,7 @@ pub use document::{
     Variant,
 };
 pub use entry::{Entry, EntryFile, EntryKind};
+pub use expiry::Expiry;
 pub use keys::{KeyList, KeyListError};
 pub use launch::{FileFormat, FileRule, InstallStep, LaunchPlan, Probe, Readiness, SaveProtocol};
 pub use lint::{Lint, lint};

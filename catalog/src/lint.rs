@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::lookup::distance;
-use crate::{Catalog, CatalogError, compare_versions};
+use crate::{Catalog, CatalogError, Expiry, compare_versions};
 
 /// One remark.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,12 @@ pub fn lint(bytes: &[u8], now: Timestamp) -> (Option<Catalog>, Vec<Lint>) {
             (None, vec![fatal("catalog", what)])
         }
         Ok(catalog) => {
-            let found = remarks(&catalog, now);
+            let mut found = remarks(&catalog, now);
+            if let Expiry::TooOld(at) = catalog.expiry(now) {
+                let what = "more than a week ago: agents install nothing new from it; publish it anew";
+                found.insert(0, fatal("catalog", format!("it expired on {at:.0}, {what}")));
+                return (None, found);
+            }
             (Some(catalog), found)
         }
     }
@@ -53,16 +58,19 @@ pub fn lint(bytes: &[u8], now: Timestamp) -> (Option<Catalog>, Vec<Lint>) {
 fn remarks(catalog: &Catalog, now: Timestamp) -> Vec<Lint> {
     let mut found = Vec::new();
     let mut remark = |at: &str, what: String| found.push(Lint { fatal: false, at: at.to_owned(), what });
-    match catalog.expires {
-        None => remark(
+    match (catalog.expires, catalog.expiry(now)) {
+        (None, _) => remark(
             "catalog",
             "it has no `expires`: whoever holds an old one back from agents is not noticed".to_owned(),
         ),
-        Some(expires) if expires <= now => remark("catalog", format!("it expired on {expires:.0}")),
-        Some(expires) if expires.duration_since(now) < SOON => {
+        (_, Expiry::Expired(at)) => {
+            remark("catalog", format!("it expired on {at:.0}: publish it anew within a week of that"));
+        }
+        (Some(expires), Expiry::Current) if expires.duration_since(now) < SOON => {
             remark("catalog", format!("it expires on {expires:.0}"));
         }
-        Some(_) => {}
+        // What is too old is refused, not remarked on.
+        (_, Expiry::Current | Expiry::TooOld(_)) => {}
     }
     if catalog.issued > now {
         remark("catalog", format!("`issued` is in the future: {:.0}", catalog.issued));
@@ -72,8 +80,9 @@ fn remarks(catalog: &Catalog, now: Timestamp) -> Vec<Lint> {
     let known = ["vanilla", "paper", "purpur", "fabric", "forge", "neoforge"];
     let games: Vec<&str> = catalog.games.iter().map(|game| game.id.as_str()).collect();
     let runtimes: Vec<&str> = catalog.runtimes.iter().map(|runtime| runtime.id.as_str()).collect();
-    for (at, names, others) in [("games", &games, &[][..]), ("runtimes", &runtimes, &[][..])] {
-        similar(at, names, others, &mut remark);
+    let addons: Vec<&str> = catalog.addons.iter().map(|addon| addon.id.as_str()).collect();
+    for (at, names) in [("games", &games), ("runtimes", &runtimes), ("addons", &addons)] {
+        similar(at, names, &[], &mut remark);
     }
     for game in &catalog.games {
         let names: Vec<&str> = game.variants.iter().map(|variant| variant.id.as_str()).collect();
@@ -82,8 +91,8 @@ fn remarks(catalog: &Catalog, now: Timestamp) -> Vec<Lint> {
             remark(&format!("{}/{}", game.id, variant.id), "it has no versions".to_owned());
         }
     }
-    for runtime in catalog.runtimes.iter().filter(|runtime| runtime.versions.is_empty()) {
-        remark(runtime.id.as_str(), "it has no versions".to_owned());
+    for kind in catalog.runtimes.iter().chain(&catalog.addons).filter(|kind| kind.versions.is_empty()) {
+        remark(kind.id.as_str(), "it has no versions".to_owned());
     }
     let mut contents = BTreeMap::new();
     let entries = catalog.entries();
@@ -92,6 +101,15 @@ fn remarks(catalog: &Catalog, now: Timestamp) -> Vec<Lint> {
             let artifact = file.artifact;
             if artifact.size == 0 {
                 remark(&entry.name, format!("{} has no bytes", artifact.path));
+            }
+            if artifact.media_type.is_archive() && artifact.tree_sha256.is_none() {
+                remark(
+                    &entry.name,
+                    format!(
+                        "{} has no `tree_sha256`: agents check the archive, and not what comes out of it; `zlhctl artifacts add` pins the tree",
+                        artifact.path
+                    ),
+                );
             }
             let first = contents.entry(artifact.sha256).or_insert((artifact.path.as_str(), &entry.name));
             if first.0 != artifact.path.as_str() {
@@ -184,6 +202,34 @@ mod tests {
     }
 
     #[test]
+    fn a_typo_in_an_addon_is_found() {
+        let (good, found) = told(|catalog| {
+            let mut addon = catalog["runtimes"][0].clone();
+            addon["id"] = "code-server".into();
+            let mut typo = addon.clone();
+            typo["id"] = "code-sever".into();
+            catalog["addons"] = serde_json::json!([addon, typo, { "id": "debugger", "versions": [] }]);
+        });
+        let typo = "addons: `code-server` and `code-sever` are nearly the same: is one of them a typo?";
+        assert!(good && found.iter().any(|text| text == typo), "{found:?}");
+        assert!(found.iter().any(|text| text == "debugger: it has no versions"), "{found:?}");
+    }
+
+    #[test]
+    fn an_archive_whose_tree_is_not_pinned_is_told() {
+        let unpinned = |tree: serde_json::Value| {
+            let (good, found) = told(|catalog| {
+                catalog["runtimes"][0]["versions"][0]["archive"]["tree_sha256"] = tree;
+            });
+            let name = "java 17.0.9: ";
+            assert!(good, "{found:?}");
+            found.iter().any(|text| text.starts_with(name) && text.contains("has no `tree_sha256`"))
+        };
+        assert!(unpinned(serde_json::Value::Null));
+        assert!(!unpinned("ab".repeat(32).into()));
+    }
+
+    #[test]
     fn a_good_catalog_has_no_typos() {
         let (good, found) = told(|_| {});
         assert!(good && !found.iter().any(|text| text.contains("typo")), "{found:?}");
@@ -192,14 +238,16 @@ mod tests {
     #[test]
     fn the_end_of_a_catalog_is_told_early() {
         for (expires, expected) in [
-            ("2026-01-09T00:00:00Z", Some("it expired on")),
+            ("2026-01-02T00:00:00Z", Some("it expired on 2026-01-02T00:00:00Z, more than a week ago")),
+            ("2026-01-09T00:00:00Z", Some("it expired on 2026-01-09T00:00:00Z: publish it anew")),
             ("2026-01-12T00:00:00Z", Some("it expires on")),
             ("2027-01-12T00:00:00Z", None),
         ] {
-            let (_, found) = told(|catalog| {
+            let (good, found) = told(|catalog| {
                 catalog["issued"] = "2026-01-01T00:00:00Z".into();
                 catalog["expires"] = expires.into();
             });
+            assert_eq!(good, expires != "2026-01-02T00:00:00Z", "{found:?}");
             let of_time: Vec<_> = found.iter().filter(|text| text.contains("expire")).collect();
             assert_eq!(of_time.len(), usize::from(expected.is_some()), "{found:?}");
             assert!(expected.is_none_or(|expected| of_time[0].contains(expected)), "{of_time:?}");

@@ -6,6 +6,8 @@
 //! unfinished uploads), and any path that leaves the folder, by `..` or by a link
 //! (the kernel resolves beneath the folder's descriptor).
 
+mod moving;
+
 use std::convert::Infallible;
 use std::io::{self, SeekFrom};
 use std::net::SocketAddr;
@@ -29,11 +31,17 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use self::moving::Moving;
+
 /// A bound server that does not serve yet.
 pub(crate) struct Server {
     listener: TcpListener,
     address: SocketAddr,
     root: Arc<Dir>,
+    /// Connections at a time.
+    connections: usize,
+    /// How long one may take nothing of what is sent.
+    stall: Duration,
 }
 
 type Body = BoxBody<Bytes, io::Error>;
@@ -45,7 +53,7 @@ impl Server {
         let listener =
             TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr().context("cannot listen")?;
-        Ok(Self { listener, address, root: Arc::new(root) })
+        Ok(Self { listener, address, root: Arc::new(root), connections: MAX_CONNECTIONS, stall: STALL })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -54,7 +62,7 @@ impl Server {
 
     /// Serves until dropped.
     pub(crate) async fn run(self) {
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = Arc::new(Semaphore::new(self.connections));
         loop {
             let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
             let Ok((stream, _)) = self.listener.accept().await else {
@@ -63,6 +71,7 @@ impl Server {
                 continue;
             };
             let root = Arc::clone(&self.root);
+            let stream = Moving::new(stream, self.stall);
             tokio::spawn(async move {
                 let service = service_fn(|request| answer(Arc::clone(&root), request));
                 let mut http = hyper::server::conn::http1::Builder::new();
@@ -269,6 +278,7 @@ const NON_BLOCKING: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 const PIECE_BYTES: usize = 128 << 10;
 const MAX_CONNECTIONS: usize = 256;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const STALL: Duration = Duration::from_secs(30);
 const BACK_OFF: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -369,6 +379,53 @@ mod tests {
         }
         let (head, _) = ask(address, "POST /big HTTP/1.1\r\ncontent-length: 0").await;
         assert!(head.starts_with("http/1.1 405") && head.contains("allow: get, head"), "{head}");
+    }
+
+    /// Whoever reads nothing loses the connection, and somebody else gets it.
+    #[tokio::test]
+    async fn a_reader_that_stalls_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        // More than the sockets hold.
+        std::fs::File::create(folder.path().join("big")).unwrap().set_len(64 << 20).unwrap();
+        std::fs::write(folder.path().join("small"), "0123456789").unwrap();
+        let mut server = Server::bind(folder.path(), "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        (server.connections, server.stall) = (1, Duration::from_millis(300));
+        let address = server.address();
+        tokio::spawn(server.run());
+        let mut stalled = TcpStream::connect(address).await.unwrap();
+        stalled.write_all(b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let next = tokio::time::timeout(Duration::from_secs(20), ask(address, "GET /small HTTP/1.1"));
+        assert_eq!(next.await.expect("the only connection is held").1, b"0123456789");
+        let (mut got, mut buffer) = (0, vec![0; 1 << 20]);
+        while let Ok(count @ 1..) = stalled.read(&mut buffer).await {
+            got += count;
+        }
+        assert!(got < 64 << 20, "{got}");
+    }
+
+    /// One that pauses for less than that gets all of it.
+    #[tokio::test]
+    async fn a_slow_reader_is_served_to_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::File::create(folder.path().join("big")).unwrap().set_len(24 << 20).unwrap();
+        let mut server = Server::bind(folder.path(), "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        server.stall = Duration::from_secs(3);
+        let address = server.address();
+        tokio::spawn(server.run());
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET /big HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let (mut got, mut buffer, mut pauses) = (0, vec![0; 1 << 20], 0);
+        loop {
+            match slow.read(&mut buffer).await.unwrap() {
+                0 => break,
+                count => got += count,
+            }
+            if got > pauses * (6 << 20) {
+                pauses += 1;
+                tokio::time::sleep(Duration::from_millis(900)).await;
+            }
+        }
+        assert!(got > 24 << 20 && pauses > 3, "{got} {pauses}");
     }
 
     #[test]

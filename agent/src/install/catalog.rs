@@ -6,12 +6,12 @@
 //! ```
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use zlh_artifacts::{FetchError, Fetcher};
 use zlh_catalog::{
-    Catalog, CatalogError, KeyList, KeyListError, PublicKey, RelPath, SignatureError, deployed, open_signed,
+    Catalog, CatalogError, Expiry, KeyList, KeyListError, PublicKey, RelPath, SignatureError, deployed,
+    open_signed,
 };
 use zlh_shim::durable;
 
@@ -26,9 +26,6 @@ const MAX_KEYS: u64 = 64 << 10;
 
 /// Lists followed at once; whoever was away for longer follows the rest the next time.
 const MAX_LISTS: usize = 64;
-
-/// How long an expired catalog is still good for new installs, with a warning.
-const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 const SCHEMA: u32 = 1;
 
@@ -139,17 +136,12 @@ pub(crate) async fn load(fetcher: &Fetcher, trust: &Trust<'_>, state: &Path) -> 
             catalog.serial
         ));
     }
-    if let Some(expires) = catalog.expires {
-        let now = crate::clock::now();
-        if now > expires.saturating_add(GRACE).unwrap_or(jiff::Timestamp::MAX) {
-            return Err(Error::Expired(crate::clock::rfc3339(expires)));
+    match catalog.expiry(crate::clock::now()) {
+        Expiry::TooOld(at) => return Err(Error::Expired(crate::clock::rfc3339(at))),
+        Expiry::Expired(at) => {
+            warnings.push(format!("the catalog expired on {}; publish a new one", crate::clock::rfc3339(at)))
         }
-        if now > expires {
-            warnings.push(format!(
-                "the catalog expired on {}; publish a new one",
-                crate::clock::rfc3339(expires)
-            ));
-        }
+        Expiry::Current => {}
     }
     let now_seen = Seen { serial: catalog.serial, configured: keys.to_vec(), trusted };
     if now_seen != seen

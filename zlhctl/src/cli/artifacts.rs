@@ -13,7 +13,8 @@ use crate::ui::units::parse_duration;
 pub(crate) enum ArtifactsCommand {
     /// Serve a folder over HTTP, read-only
     ///
-    /// For a small deployment. No directory listings, no hidden files, nothing outside the folder.
+    /// For a small deployment. No directory listings, no hidden files, nothing outside the folder;
+    /// who takes nothing of an answer for 30 s loses the connection.
     Serve {
         /// The folder
         #[arg(value_hint = ValueHint::DirPath)]
@@ -53,7 +54,7 @@ pub(crate) enum ArtifactsCommand {
     /// Fetch versions from where they are made, verified, into a store
     ///
     /// Each file has to have the checksum that its publisher states; our own SHA-256 is pinned
-    /// beside it. NAME is one of vanilla, paper, purpur, fabric, forge, neoforge, java, node,
+    /// beside it. Where none is stated, the length has to be known. NAME is one of vanilla, paper, purpur, fabric, forge, neoforge, java, node,
     /// python, go, dotnet and code-server; without a version it is the newest stable one.
     ///
     /// The jars of paper, purpur, fabric, forge and neoforge fetch further files, unpinned, where
@@ -81,8 +82,8 @@ pub(crate) enum ArtifactsCommand {
     Sign(SignStore),
     /// Copy a whole store, verified, into a folder
     ///
-    /// What is there and right is not fetched again, so an interrupted mirror goes on where it
-    /// stopped. The catalog comes last: at every moment the copy has all that it promises.
+    /// What is there and right is not fetched again, and a file that was interrupted is gone on with
+    /// for a week, so an interrupted mirror goes on where it stopped. The catalog comes last: at every moment the copy has all that it promises.
     #[command(after_long_help = MIRROR_EXAMPLES)]
     Mirror(Mirror),
     /// Remove files that no entry of the catalog names
@@ -357,10 +358,10 @@ pub(crate) struct Verify {
     /// A folder, or the URL of an artifact server
     #[arg(value_name = "DIR|URL", value_hint = ValueHint::DirPath)]
     pub(crate) source: String,
-    /// Public key that must have signed the catalog, or a file with it; may be repeated
+    /// Public key that agents are configured with, or a file with it; may be repeated
     #[arg(long = "key", value_name = "KEY|FILE")]
     pub(crate) keys: Vec<String>,
-    /// Also run every program of a runtime with `--version`
+    /// Also run every program of a runtime, and the agent, to see that it answers with its version
     #[arg(long)]
     pub(crate) run: bool,
     /// Files at a time
@@ -376,7 +377,9 @@ Examples:
   zlhctl artifacts pack node-22.23.3 --out store/node/22.23.3.tar.zst";
 
 const VERIFY_EXAMPLES: &str = "\
-Fails if a single file is not as the catalog says.
+Fails if agents would refuse a single file, the catalog or a list of keys, and if the
+catalog expired more than a week ago. --key is the key that agents are configured with; the
+lists of keys are followed from it, as agents do.
 
 Examples:
   zlhctl artifacts verify ./store --key catalog.pub

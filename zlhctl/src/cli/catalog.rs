@@ -73,15 +73,15 @@ pub(crate) enum CatalogCommand {
 }
 
 const LINT_EXAMPLES: &str = "\
-Fails if agents would refuse it; with --strict also on remarks.
+Fails if agents would refuse it, also for its age; with --strict also on remarks.
 
 Examples:
   zlhctl catalog lint catalog.json
   zlhctl catalog lint catalog.json --strict -o json";
 
 const ROTATE_EXAMPLES: &str = "\
-Sign the catalog with the new key before the old one is left out, and keep every list: an
-agent that was away for long follows them one by one.
+Sign the catalog with the new key before the old one is left out (it is refused otherwise), and
+keep every list: an agent that was away for long follows them one by one.
 
 Examples:
   zlhctl catalog keygen --out new.key > new.pub

@@ -13,10 +13,11 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 use zlh_artifacts::{Limits, Pack, Store, pack_dir};
-use zlh_catalog::MediaType;
+use zlh_catalog::{Expiry, MediaType, PublicKey};
 
 use self::proof::{Found, Proof, Source};
 use crate::cli::{ArtifactsCommand, Verify};
+use crate::commands::catalog;
 use crate::exit::{Exit, Hint};
 use crate::printer::{Format, Paint, Printer};
 use crate::serve::Server;
@@ -83,22 +84,46 @@ fn pack(dir: &Path, out: &Path, printer: Printer) -> Result<Exit> {
 /// Every file of a catalog, on the server itself: the gate of a publication.
 async fn verify(options: &Verify, printer: Printer) -> Result<Exit> {
     let source = Source::new(&options.source)?;
-    let catalog = source.catalog(&options.keys).await?;
-    if options.keys.is_empty() {
-        printer.warning("the signature was not checked: give the agents' key with --key");
+    let keys: Vec<PublicKey> = options.keys.iter().map(|key| catalog::public(key)).collect::<Result<_>>()?;
+    let report = |found: &[Found], warnings: &[String]| match &options.junit {
+        None => Ok(()),
+        Some(path) => crate::atomic::write_public(path, junit::report(found, warnings).as_bytes())
+            .with_context(|| format!("cannot write `{}`", path.display())),
+    };
+    let catalog = match source.catalog(&keys).await {
+        Ok(catalog) => catalog,
+        Err(error) => {
+            report(&[Found::of_catalog(crate::exit::message(&error))], &[])?;
+            return Err(error);
+        }
+    };
+    let mut warnings = Vec::new();
+    if keys.is_empty() {
+        warnings.push("the signature was not checked: give the agents' key with --key".to_owned());
     }
+    let too_old = match catalog.expiry(jiff::Timestamp::now()) {
+        Expiry::TooOld(at) => Some(Found::of_catalog(format!(
+            "it expired on {at:.0}, more than a week ago: agents install nothing new from it; publish it anew"
+        ))),
+        Expiry::Expired(at) => {
+            warnings.push(format!("the catalog expired on {at:.0}: publish it anew within a week of that"));
+            None
+        }
+        Expiry::Current => None,
+    };
+    warnings.iter().for_each(|text| printer.warning(text));
     let proof = Proof { source, run: options.run, jobs: options.jobs.into() };
-    let found = proof.all(&catalog, |done, all| printer.note(&format!("{done} of {all} files"))).await?;
-    if let Some(path) = &options.junit {
-        crate::atomic::write_public(path, junit::report(&found).as_bytes())
-            .with_context(|| format!("cannot write `{}`", path.display()))?;
-    }
+    let mut found = proof.all(&catalog, |done, all| printer.note(&format!("{done} of {all} files"))).await?;
+    found.extend(too_old);
+    report(&found, &warnings)?;
     let bad = found.iter().filter(|one| one.defect.is_some()).count();
     match printer.format {
         Format::Json | Format::Yaml => printer.document(&json!({
             "serial": catalog.serial,
-            "signed": !options.keys.is_empty(),
+            "signed": !keys.is_empty(),
+            "expires": catalog.expires,
             "ok": bad == 0,
+            "warnings": warnings,
             "files": found.iter().map(document).collect::<Vec<_>>(),
         }))?,
         Format::Name => {
@@ -111,7 +136,7 @@ async fn verify(options: &Verify, printer: Printer) -> Result<Exit> {
             let bytes = units::bytes(found.iter().map(|one| one.size).sum());
             match bad {
                 0 => printer.note(&format!("all {} files ({bytes}) are as the catalog says", found.len())),
-                bad => printer.note(&format!("{bad} of {} files are not as the catalog says", found.len())),
+                bad => printer.note(&format!("agents would refuse {bad} of {} files", found.len())),
             }
         }
     }

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
-use zlh_catalog::{Catalog, DifferenceKind, KeyList, PublicKey, SecretKey};
+use zlh_catalog::{Catalog, CatalogError, DifferenceKind, KeyList, PublicKey, SecretKey, SignatureError};
 
 use crate::atomic;
 use crate::cli::CatalogCommand;
+use crate::depot::{CATALOG, Chain, Depot, SIGNATURE};
 use crate::exit::{Exit, Hint};
 use crate::printer::{Format, Paint, Printer};
 use crate::ui::table::{Cell, Table};
@@ -46,27 +47,25 @@ pub(crate) fn run(command: CatalogCommand, printer: Printer) -> Result<Exit> {
 
 /// The next list of keys, written and signed.
 fn rotate(store: &Path, key: &SecretKey, add: &[String], drop: &[String]) -> Result<KeyList> {
+    let depot = Depot::open(store)?;
     let mine = key.public()?;
-    let (mut serial, mut keys) = (1, vec![mine.clone()]);
-    let mut first = true;
-    // The lists that are there, followed as an agent follows them.
+    // Whom agents were configured to trust is not known here.
+    let mut lists = Chain::from(&[]);
     loop {
-        let path = store.join(KeyList::path(serial + 1));
+        let (path, signed) = lists.next();
+        let path = depot.root().join(path);
         if !path.exists() {
             break;
         }
-        let (bytes, mut signed) = (read(&path, MAX_CATALOG_BYTES)?, path.clone().into_os_string());
-        signed.push(".minisig");
-        let signature = String::from_utf8(read(Path::new(&signed), MAX_KEY_BYTES)?)?;
-        // Whom agents were configured to trust is not known here: the first is taken at its word.
-        let list = if first {
-            KeyList::unchecked(&bytes, serial + 1)
-        } else {
-            KeyList::open(&bytes, &signature, &keys, serial + 1)
-        };
-        let list = list.with_context(|| format!("`{}`", path.display()))?;
-        (first, serial, keys) = (false, list.serial, list.keys);
+        let bytes = read(&path, MAX_CATALOG_BYTES)?;
+        let signature = read(&depot.root().join(signed), MAX_KEY_BYTES)?;
+        lists.take(&bytes, &signature).with_context(|| format!("`{}`", path.display()))?;
     }
+    let serial = lists.serial();
+    let mut keys = match lists.keys() {
+        [] => vec![mine.clone()],
+        keys => keys.to_vec(),
+    };
     if !keys.contains(&mine) {
         return Err(anyhow!("the key {} is not in list {serial}: agents do not trust it", mine.id()))
             .hint("sign with a key of the last list");
@@ -88,6 +87,9 @@ fn rotate(store: &Path, key: &SecretKey, add: &[String], drop: &[String]) -> Res
         return Err(anyhow!("no key would be left")).hint("add another one first");
     }
     let list = KeyList { serial: serial + 1, keys };
+    if !drop.is_empty() {
+        still_signed(&depot, &list)?;
+    }
     let (text, path) = (list.to_json(), store.join(KeyList::path(list.serial)));
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
@@ -100,6 +102,26 @@ fn rotate(store: &Path, key: &SecretKey, add: &[String], drop: &[String]) -> Res
         .with_context(cannot)?;
     atomic::write_public(&path, text.as_bytes()).with_context(cannot)?;
     Ok(list)
+}
+
+/// Refuses a list that leaves out whoever signed the catalog.
+fn still_signed(depot: &Depot, list: &KeyList) -> Result<()> {
+    let (catalog, signature) = (depot.root().join(CATALOG), depot.root().join(SIGNATURE));
+    if !signature.exists() {
+        return Ok(());
+    }
+    let bytes = read(&catalog, MAX_CATALOG_BYTES)?;
+    let signature = String::from_utf8_lossy(&read(&signature, MAX_KEY_BYTES)?).into_owned();
+    match zlh_catalog::open_signed(&bytes, &signature, &list.keys) {
+        Err(CatalogError::Signature(SignatureError::OtherKey { got, .. })) => Err(anyhow!(
+            "{CATALOG} is signed by key {got}, which the new list leaves out: every agent would refuse it"
+        ))
+        .hint(format!(
+            "sign it first with a key that stays: zlhctl catalog sign {} --key FILE",
+            catalog.display()
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// A public key, or the file that holds it.

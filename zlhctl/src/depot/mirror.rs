@@ -1,15 +1,18 @@
 //! A copy of a whole store: files first, then key lists, then catalog and signature.
+//!
+//! Files under way are in `.mirror`, which stays when a mirror ends early: the next one goes on with
+//! them. It is cleared away when one is complete, or nobody has written into it for a week.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use futures_util::{StreamExt, stream};
 use zlh_artifacts::{FetchError, Fetcher};
-use zlh_catalog::{Artifact, Catalog, KeyList, PublicKey, RelPath, open_signed};
+use zlh_catalog::{Artifact, Catalog, KeyListError, PublicKey, RelPath, open_signed};
 
-use super::{CATALOG, Depot, INCOMING, SIGNATURE};
+use super::{CATALOG, Chain, Depot, MIRROR, SIGNATURE};
 use crate::atomic;
 use crate::exit::Hint;
 
@@ -35,7 +38,7 @@ pub(crate) async fn copy(
     progress: impl Fn(usize, usize, u64),
 ) -> Result<Copied> {
     let mut depot = Depot::open_or_create(dest)?;
-    let fetcher = Fetcher::new(url, dest.join(INCOMING).join("cache"))?;
+    let fetcher = Fetcher::new(url, dest.join(MIRROR))?;
     let lists = key_lists(&fetcher, keys).await?;
     let bytes = fetcher.get_small(&RelPath::new(CATALOG)?, MAX_CATALOG).await?;
     let signature = match fetcher.get_small(&RelPath::new(SIGNATURE)?, MAX_SMALL).await {
@@ -66,6 +69,8 @@ pub(crate) async fn copy(
     depot.catalog = catalog;
     depot.replace(&bytes, signature.as_deref())?;
     depot.write_views(publish_agent)?;
+    // Nothing is under way any more; a later opening clears away what cannot be removed now.
+    let _ = std::fs::remove_dir_all(dest.join(MIRROR));
     Ok(copied)
 }
 
@@ -135,30 +140,59 @@ struct Lists {
 
 /// Follows the lists as agents do, from the keys that are trusted now.
 async fn key_lists(fetcher: &Fetcher, keys: &[PublicKey]) -> Result<Lists> {
-    let mut lists = Lists { texts: Vec::new(), trusted: keys.to_vec() };
+    let (mut texts, mut chain) = (Vec::new(), Chain::from(keys));
     // The key that was given may be of a later list.
     let mut met = false;
-    for serial in 2.. {
-        let path = KeyList::path(serial);
+    loop {
+        let (path, signed) = chain.next();
         let bytes = match fetcher.get_small(&RelPath::new(path.as_str())?, MAX_SMALL).await {
             Err(FetchError::NotFound { .. }) => break,
             other => other?,
         };
-        let signed = format!("{path}.minisig");
         let signature = fetcher.get_small(&RelPath::new(signed.as_str())?, MAX_SMALL).await?;
-        if !keys.is_empty() {
-            match KeyList::open(&bytes, &String::from_utf8_lossy(&signature), &lists.trusted, serial) {
-                Ok(list) => (met, lists.trusted) = (true, list.keys),
-                Err(error) if met => return Err(error).with_context(|| format!("`{path}`")),
-                Err(_) => {}
+        if keys.is_empty() {
+            chain.pass_over();
+        } else {
+            match chain.take(&bytes, &signature) {
+                Ok(()) => met = true,
+                Err(KeyListError::OtherKey { .. }) if !met => chain.pass_over(),
+                Err(error) => return Err(error).with_context(|| format!("`{path}`")),
             }
         }
         // The signature first: agents look for the list.
-        lists.texts.extend([(signed, signature), (path, bytes)]);
+        texts.extend([(signed, signature), (path, bytes)]);
     }
-    Ok(lists)
+    Ok(Lists { texts, trusted: chain.keys().to_vec() })
 }
 
+/// Removes what an interrupted mirror left, if nobody has gone on with it.
+pub(super) fn sweep(root: &Path) -> std::io::Result<()> {
+    let folder = root.join(MIRROR);
+    if !folder.is_dir() || last_written(&folder)?.elapsed().is_ok_and(|age| age <= KEPT) {
+        return Ok(());
+    }
+    std::fs::remove_dir_all(folder)
+}
+
+/// When anything in the folder was last written.
+fn last_written(folder: &Path) -> std::io::Result<SystemTime> {
+    let (mut last, mut todo) = (SystemTime::UNIX_EPOCH, vec![folder.to_owned()]);
+    while let Some(dir) = todo.pop() {
+        last = last.max(dir.metadata()?.modified()?);
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            last = last.max(meta.modified()?);
+            if meta.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    Ok(last)
+}
+
+/// What an interrupted mirror fetched is kept for this time.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often progress is worth a line.
 pub(crate) const PROGRESS: Duration = Duration::from_secs(2);
 const MAX_CATALOG: u64 = 16 << 20;

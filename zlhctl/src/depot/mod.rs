@@ -14,6 +14,7 @@
 mod edit;
 mod gc;
 mod layout;
+mod lists;
 mod mirror;
 mod offer;
 mod views;
@@ -35,8 +36,9 @@ use zlh_catalog::{Catalog, RelPath, SecretKey, Sha256};
 pub(crate) use self::edit::release;
 pub(crate) use self::gc::{collect, garbage};
 pub(crate) use self::layout::known_programs;
+pub(crate) use self::lists::Chain;
 pub(crate) use self::mirror::{PROGRESS, copy};
-pub(crate) use self::offer::{Added, Item, Offer};
+pub(crate) use self::offer::{Added, Item, Offer, agent_binary};
 use crate::exit::Hint;
 
 /// A store, held by this process alone.
@@ -324,7 +326,7 @@ fn recover(root: &Path) -> Result<()> {
             _ => {}
         }
     }
-    Ok(())
+    Ok(mirror::sweep(root)?)
 }
 
 /// From `.next` to the two files; may be done again from any point of it.
@@ -362,6 +364,7 @@ pub(crate) const SIGNATURE: &str = "catalog.json.minisig";
 const UNSIGNED: &str = "unsigned";
 const LOCK: &str = ".lock";
 const INCOMING: &str = ".incoming";
+const MIRROR: &str = ".mirror";
 const DRAFT: &str = ".draft";
 const NEXT: &str = ".next";
 const TRASH: &str = ".trash";

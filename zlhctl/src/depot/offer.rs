@@ -306,7 +306,8 @@ fn release(channel: Option<&Id>) -> Release {
     Release { channels: channels.into_iter().collect(), ..Release::default() }
 }
 
-fn agent_binary(path: &Path) -> Result<()> {
+/// Whether it is a program for the machines that agents run on, by its first bytes.
+pub(crate) fn agent_binary(path: &Path) -> Result<()> {
     let head = head(path)?;
     // ELF, and x86-64 as its machine.
     let fits = head.starts_with(b"\x7fELF") && head.get(18..20) == Some(&[62, 0]);

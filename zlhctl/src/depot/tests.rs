@@ -157,6 +157,30 @@ fn one_editor_at_a_time() {
     assert!(none.to_string().contains("no artifact store"), "{none}");
 }
 
+/// An interrupted mirror goes on for a week; then somebody else's opening clears it away.
+#[test]
+fn what_a_mirror_left_goes_after_a_week() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = folder.path().join(MIRROR).join("tmp/x.part");
+    fs::create_dir_all(part.parent().unwrap()).unwrap();
+    fs::write(&part, "x").unwrap();
+    drop(Depot::open_or_create(folder.path()).unwrap());
+    assert!(part.exists());
+    let age = |path: &Path, days: u64| {
+        let at = std::time::SystemTime::now() - Duration::from_secs(days * 86_400);
+        File::open(path).unwrap().set_modified(at).unwrap();
+    };
+    for path in [folder.path().join(MIRROR), folder.path().join(MIRROR).join("tmp")] {
+        age(&path, 8);
+    }
+    age(&part, 6);
+    drop(Depot::open_or_create(folder.path()).unwrap());
+    assert!(part.exists());
+    age(&part, 8);
+    drop(Depot::open_or_create(folder.path()).unwrap());
+    assert!(!folder.path().join(MIRROR).exists());
+}
+
 #[test]
 fn bytes_of_a_version_do_not_change_unasked() {
     let folder = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use reqwest::header::LOCATION;
+use reqwest::header::{LOCATION, TRANSFER_ENCODING};
 use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -109,6 +109,12 @@ impl Web {
         let cannot = || format!("cannot write `{}`", to.display());
         let mut response = self.get(name, url).await?;
         let announced = found.size.or(response.content_length());
+        if announced.is_none() && found.checksum.is_none() && !is_chunked(&response) {
+            return Err(anyhow!(
+                "`{url}` says neither how long the file is nor its checksum: one that was cut short would look complete"
+            ))
+            .hint("fetch it yourself, look at it, and use `zlhctl artifacts add`");
+        }
         let mut file = File::create(to).with_context(cannot)?;
         let mut got = 0;
         while let Some(chunk) = chunk(&mut response, url).await? {
@@ -220,6 +226,15 @@ async fn chunk(response: &mut Response, url: &str) -> Result<Option<bytes::Bytes
         .hint("try again")
 }
 
+/// Whether the end of the body is marked: HTTP notices when it does not come.
+fn is_chunked(response: &Response) -> bool {
+    response.headers().get_all(TRANSFER_ENCODING).iter().any(|value| {
+        value.to_str().is_ok_and(|text| {
+            text.rsplit(',').next().unwrap_or_default().trim().eq_ignore_ascii_case("chunked")
+        })
+    })
+}
+
 fn host(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}{port}", url.host_str().unwrap_or("nowhere"))
@@ -245,6 +260,49 @@ mod tests {
         assert_eq!(web.publishers.keys().map(String::as_str).collect::<Vec<_>>(), names);
         assert!(web.publishers.values().all(|one| one.url.scheme() == "https"));
         assert!(Web::new(&[("npm".to_owned(), "http://x".to_owned())]).is_err());
+    }
+
+    /// What comes of a file without a checksum, whose answer is this text.
+    async fn downloaded(answer: &'static str) -> Result<String, String> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let web = Web::new(&[("fabric".to_owned(), base.clone())]).unwrap();
+        let found = Found {
+            item: super::super::server("fabric").unwrap(),
+            version: "1.21.7".to_owned(),
+            url: format!("{base}/server.jar"),
+            file_name: "server.jar".to_owned(),
+            size: None,
+            checksum: None,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("file");
+        match web.download("fabric", &found, &to, |_| {}).await {
+            Ok(()) => Ok(std::fs::read_to_string(to).unwrap()),
+            Err(error) => Err(crate::exit::message(&error)),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_without_checksum_has_to_have_an_end() {
+        let whole = Ok("0123456789".to_owned());
+        assert_eq!(downloaded("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n0123456789").await, whole);
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\na\r\n0123456789\r\n0\r\n\r\n";
+        assert_eq!(downloaded(chunked).await, whole);
+        for (cut, expected) in [
+            ("HTTP/1.1 200 OK\r\n\r\n01234", "neither how long the file is nor its checksum"),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\na\r\n01234", "broke off"),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n01234", "broke off"),
+        ] {
+            let error = downloaded(cut).await.unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -3,7 +3,13 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::IntoResponse;
+use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -142,6 +148,80 @@ async fn a_mirror_goes_on_where_it_stopped() {
     let older = mirror("store").await;
     assert!(older.code == 1 && older.err.contains("is it an old copy?"), "{}", older.err);
     server.kill().await.unwrap();
+}
+
+/// Serves a folder. The first answer to `/big` ends after its half and hangs; what later ones were
+/// asked to begin with is noted.
+async fn hanging_server(folder: PathBuf, begins: Arc<Mutex<Vec<String>>>) -> String {
+    let answer = move |uri: Uri, headers: HeaderMap| {
+        let (folder, begins) = (folder.clone(), Arc::clone(&begins));
+        async move {
+            let Ok(bytes) = fs::read(folder.join(uri.path().trim_start_matches('/'))) else {
+                return StatusCode::NOT_FOUND.into_response();
+            };
+            if uri.path() != "/big" {
+                return bytes.into_response();
+            }
+            let range = headers.get("range").map_or("", |range| range.to_str().unwrap()).to_owned();
+            begins.lock().unwrap().push(range.clone());
+            if begins.lock().unwrap().len() == 1 {
+                let half = Bytes::copy_from_slice(&bytes[..bytes.len() / 2]);
+                let half = futures_util::stream::once(async { Ok::<_, std::io::Error>(half) });
+                let body = Body::from_stream(half.chain(futures_util::stream::pending()));
+                return ([("content-length", bytes.len().to_string())], body).into_response();
+            }
+            let Some(from) = range.strip_prefix("bytes=").and_then(|range| range.split('-').next()) else {
+                return bytes.into_response();
+            };
+            let (from, all): (usize, usize) = (from.parse().unwrap(), bytes.len());
+            let told = [("content-range", format!("bytes {from}-{}/{all}", all - 1))];
+            (StatusCode::PARTIAL_CONTENT, told, bytes[from..].to_vec()).into_response()
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
+    url
+}
+
+#[tokio::test]
+async fn a_mirror_that_was_killed_goes_on_within_the_file() {
+    let bench = Bench { folder: tempfile::tempdir().unwrap() };
+    fs::create_dir(bench.path("store")).unwrap();
+    let mut big: Vec<u8> = b"\x7fELF".to_vec();
+    big.extend((4..8 << 20).map(|at: u32| u8::try_from(at.wrapping_mul(2_654_435_761) >> 24).unwrap()));
+    fs::write(bench.path("store/big"), &big).unwrap();
+    let (size, sha256) = zlh_artifacts::hash_file(&bench.path("store/big")).unwrap();
+    let catalog = serde_json::json!({ "schema": 1, "serial": 7, "issued": "2026-01-02T03:04:05Z", "agents": [
+        { "version": "1.4.0", "binary":
+            { "path": "big", "size": size, "sha256": sha256, "media_type": "application/octet-stream" } }] });
+    fs::write(bench.path("store/catalog.json"), catalog.to_string()).unwrap();
+    let begins = Arc::new(Mutex::new(Vec::new()));
+    let url = hanging_server(bench.path("store"), Arc::clone(&begins)).await;
+    let mirror = ["artifacts", "mirror", &url, "copy"];
+    let mut first = zlhctl(&bench.path("fleet.toml"), &mirror);
+    let mut first = first.current_dir(bench.folder.path()).stderr(Stdio::null()).spawn().unwrap();
+    let half_way = || {
+        let parts = fs::read_dir(bench.path("copy/.mirror/tmp")).into_iter().flatten().flatten();
+        parts
+            .filter(|part| part.path().extension().is_some_and(|end| end == "part"))
+            .any(|part| part.metadata().unwrap().len() >= 3 << 20)
+    };
+    for _ in 0..600 {
+        if half_way() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(half_way(), "half of the file came");
+    first.kill().await.unwrap();
+    let second = bench.run(&mirror).await;
+    assert_eq!(second.code, 0, "{}", second.err);
+    let begins = begins.lock().unwrap().clone();
+    let from = begins[1].strip_prefix("bytes=").unwrap_or_else(|| panic!("{begins:?}"));
+    assert!(from.split('-').next().unwrap().parse::<u64>().unwrap() >= 3 << 20, "{begins:?}");
+    assert_eq!(fs::read(bench.path("copy/big")).unwrap(), big);
+    assert!(!bench.path("copy/.mirror").exists(), "nothing is left of it");
 }
 
 #[tokio::test]

@@ -187,6 +187,127 @@ async fn a_server_is_proved_as_an_agent_would_see_it() {
     server.kill().await.unwrap();
 }
 
+/// Agents refuse everything when they cannot follow the lists of keys.
+#[tokio::test]
+async fn the_lists_of_keys_are_proved_as_agents_follow_them() {
+    let bench = Bench::new().await;
+    let run = async |args: &[&str]| bench.run(args).await;
+    let verify =
+        async |key: &str| run(&["artifacts", "verify", "store", "--key", key, "--junit", "r.xml"]).await;
+    let keys = run(&["catalog", "keygen", "--out", "new.key"]).await;
+    fs::write(bench.path("new.pub"), &keys.out).unwrap();
+    let added = run(&["catalog", "rotate", "store", "--key", "catalog.key", "--add", "new.pub"]).await;
+    assert_eq!(added.code, 0, "{}", added.err);
+    assert_eq!(run(&["catalog", "sign", "store/catalog.json", "--key", "new.key"]).await.code, 0);
+    let proved = verify("catalog.pub").await;
+    assert_eq!(proved.code, 0, "the key that agents were given leads to the new one: {}", proved.err);
+    let later = verify("new.pub").await;
+    assert!(later.code == 1 && later.err.contains("keys/2.json"), "agents begin with list 1: {}", later.err);
+    assert!(later.err.contains("hint: is --key the key that agents are configured with?"), "{}", later.err);
+    let (list, signature) = (bench.path("store/keys/2.json"), bench.path("store/keys/2.json.minisig"));
+    let (right, signed) = (fs::read_to_string(&list).unwrap(), fs::read(&signature).unwrap());
+    for broken in ["{}".to_owned(), right.replace('R', "S"), right.replace("\"serial\": 2", "\"serial\": 3")]
+    {
+        fs::write(&list, broken).unwrap();
+        let refused = verify("catalog.pub").await;
+        assert!(
+            refused.code == 1 && refused.err.contains("refuse the list of keys `keys/2.json`"),
+            "{}",
+            refused.err
+        );
+        let report = fs::read_to_string(bench.path("r.xml")).unwrap();
+        assert!(report.contains("failures=\"1\"") && report.contains("keys/2.json"), "{report}");
+    }
+    fs::write(&list, &right).unwrap();
+    fs::remove_file(&signature).unwrap();
+    for more in [&["--key", "catalog.pub"][..], &[]] {
+        let unsigned = run(&[&["artifacts", "verify", "store"][..], more].concat()).await;
+        assert!(
+            unsigned.code == 1 && unsigned.err.contains("has no `keys/2.json.minisig`"),
+            "{}",
+            unsigned.err
+        );
+    }
+    fs::write(&signature, signed).unwrap();
+    assert_eq!(verify("catalog.pub").await.code, 0);
+}
+
+#[tokio::test]
+async fn a_catalog_that_is_too_old_does_not_pass_the_gate() {
+    let mut bench = Bench::new().await;
+    bench.catalog["issued"] = "2020-01-02T03:04:05Z".into();
+    let now = jiff::Timestamp::now();
+    for (days, fatal) in [(-3, false), (-8, true)] {
+        let expires = now.checked_add(jiff::SignedDuration::from_hours(days * 24)).unwrap();
+        bench.catalog["expires"] = expires.to_string().into();
+        bench.publish();
+        let day = format!("expired on {expires:.0}");
+        let ran = bench.run(&["artifacts", "verify", "store", "-o", "json", "--junit", "r.xml"]).await;
+        let told: Value = serde_json::from_str(&ran.out).unwrap();
+        let report = fs::read_to_string(bench.path("r.xml")).unwrap();
+        assert!(ran.code == i32::from(fatal) && told["ok"] == !fatal, "{told}");
+        assert!(report.contains(&day) && report.contains("<failure") == fatal, "{report}");
+        let warned =
+            told["warnings"].as_array().unwrap().iter().any(|one| one.as_str().unwrap().contains(&day));
+        assert!(
+            warned != fatal && ran.err.contains(&format!("the catalog {day}")) != fatal,
+            "{told} {}",
+            ran.err
+        );
+        let defects = bench.defects(&[]).await;
+        let named = matches!(&defects[..], [(path, why)] if path == "catalog.json" && why.contains(&day));
+        assert_eq!(named, fatal, "{defects:?}");
+        let lint = bench.run(&["catalog", "lint", "store/catalog.json"]).await;
+        assert!(lint.code == i32::from(fatal) && lint.out.contains(&day), "{} {}", lint.out, lint.err);
+    }
+}
+
+/// A program that says which version it is, as the agent does.
+async fn agent(bench: &Bench, says: &str) -> PathBuf {
+    let (source, program) = (bench.path("agent.c"), bench.path("zlh-agent"));
+    let text = format!("#include <stdio.h>\nint main() {{ puts(\"{says}\"); return 0; }}\n");
+    fs::write(&source, text).unwrap();
+    let mut cc = tokio::process::Command::new("cc");
+    assert!(cc.arg("-o").arg(&program).arg(&source).status().await.unwrap().success());
+    program
+}
+
+#[tokio::test]
+async fn a_release_of_the_agent_is_proved_too() {
+    let mut bench = Bench::new().await;
+    let right = agent(&bench, "zlh-agent v1.4.0 (x86_64-unknown-linux-gnu)").await;
+    let right = fs::read(right).unwrap();
+    let other = fs::read(agent(&bench, "zlh-agent v1.3.0 (x86_64-unknown-linux-gnu)").await).unwrap();
+    let silent = fs::read(agent(&bench, "hello").await).unwrap();
+    let mut arm = right.clone();
+    arm[18] = 183;
+    let damaged = right[..64].to_vec();
+    for (binary, looked_at, run) in [
+        (right, None, None),
+        (other, None, Some("it says that it is version 1.3.0")),
+        (silent, None, Some("does not say which version it is")),
+        (damaged, None, Some("cannot be run")),
+        (arm, Some("no Linux program for x86-64"), Some("no Linux program for x86-64")),
+        (b"#!/bin/sh\necho zlh-agent v1.4.0\n".to_vec(), Some("no Linux program"), Some("no Linux program")),
+    ] {
+        fs::write(bench.path("store/zlh-agent"), binary).unwrap();
+        let (size, sha256) = zlh_artifacts::hash_file(&bench.path("store/zlh-agent")).unwrap();
+        bench.catalog["agents"] = json!([{ "version": "1.4.0", "binary": {
+            "path": "zlh-agent", "size": size, "sha256": sha256, "media_type": "application/octet-stream" } }]);
+        bench.publish();
+        for (more, expected) in [(&[][..], looked_at), (&["--run"][..], run)] {
+            let defects = bench.defects(more).await;
+            match expected {
+                None => assert_eq!(defects, []),
+                Some(expected) => assert!(
+                    matches!(&defects[..], [(path, why)] if path == "zlh-agent" && why.contains("as agent 1.4.0") && why.contains(expected)),
+                    "{expected}: {defects:?}"
+                ),
+            }
+        }
+    }
+}
+
 fn write(path: &Path, catalog: &Value) {
     fs::write(path, catalog.to_string()).unwrap();
 }
@@ -229,7 +350,21 @@ async fn keys_are_rotated_without_a_gap() {
     assert!(stranger.code == 1 && stranger.err.contains("no key would be left"), "{}", stranger.err);
     let added = run(&["catalog", "rotate", "store", "--key", "catalog.key", "--add", "new.pub"]).await;
     assert!(added.code == 0 && added.out.lines().count() == 2, "{} {}", added.out, added.err);
-    let dropped = run(&["catalog", "rotate", "store", "--key", "new.key", "--drop", "catalog.pub"]).await;
+    let drop = ["catalog", "rotate", "store", "--key", "new.key", "--drop", "catalog.pub"];
+    let early = run(&drop).await;
+    assert!(early.code == 1 && early.err.contains("catalog.json is signed by key"), "{}", early.err);
+    assert!(
+        early.err.contains("hint: sign it first") && !bench.path("store/keys/3.json").exists(),
+        "{}",
+        early.err
+    );
+    let lock = fs::File::open(bench.path("store/.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let busy = run(&drop).await;
+    assert!(busy.code == 1 && busy.err.contains("another zlhctl is editing"), "{}", busy.err);
+    std::mem::drop(lock);
+    assert_eq!(run(&["catalog", "sign", "store/catalog.json", "--key", "new.key"]).await.code, 0);
+    let dropped = run(&drop).await;
     assert!(dropped.code == 0 && dropped.out == keys.out, "{} {}", dropped.out, dropped.err);
     let late = run(&["catalog", "rotate", "store", "--key", "catalog.key", "--add", "catalog.pub"]).await;
     assert!(late.code == 1 && late.err.contains("agents do not trust it"), "{}", late.err);

@@ -2,7 +2,7 @@
 
 use super::proof::Found;
 
-pub(super) fn report(found: &[Found]) -> String {
+pub(super) fn report(found: &[Found], warnings: &[String]) -> String {
     let failures = found.iter().filter(|one| one.defect.is_some()).count();
     let seconds: f64 = found.iter().map(|one| one.took.as_secs_f64()).sum();
     let mut out = format!(
@@ -19,6 +19,10 @@ pub(super) fn report(found: &[Found]) -> String {
                 escaped(why)
             )),
         }
+    }
+    if !warnings.is_empty() {
+        let text = escaped(&warnings.join("; "));
+        out.push_str(&format!("  <system-out>warning: {text}</system-out>\n"));
     }
     out.push_str("</testsuite>\n");
     out
@@ -57,7 +61,10 @@ mod tests {
             defect: defect.map(str::to_owned),
             took: Duration::from_millis(1500),
         };
-        let text = report(&[one("a/b.jar", None), one("<&\"\u{1b}>", Some("hash \"x\" <y>"))]);
+        let text = report(
+            &[one("a/b.jar", None), one("<&\"\u{1b}>", Some("hash \"x\" <y>"))],
+            &["a & b".to_owned()],
+        );
         assert_eq!(
             text,
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
@@ -66,6 +73,7 @@ mod tests {
              \x20 <testcase name=\"&lt;&amp;&quot;\u{fffd}&gt;\" classname=\"java 21\" time=\"1.500\">\n\
              \x20   <failure message=\"hash &quot;x&quot; &lt;y&gt;\"/>\n\
              \x20 </testcase>\n\
+             \x20 <system-out>warning: a &amp; b</system-out>\n\
              </testsuite>\n"
         );
     }
