@@ -20,8 +20,8 @@ mod store;
 mod unpack;
 
 pub use fetch::{
-    CacheWarning, FetchError, Fetched, Fetcher, Pin, Refusal, S3Access, Servers, SystemResolver, Tuning,
-    http_client,
+    CacheWarning, FetchError, Fetched, Fetcher, OneServer, Pin, Refusal, S3Access, Servers, SystemResolver,
+    Tuning, http_client,
 };
 pub use hash::{HashingWriter, hash_file};
 pub use pack::{Pack, PackError, Packed, pack_dir};

@@ -14,7 +14,7 @@ use support::{artifact, chain, listing};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use zlh_artifacts::{FetchError, Fetcher, Tuning};
+use zlh_artifacts::{FetchError, Fetcher, S3Access, Servers, Tuning};
 use zlh_catalog::RelPath;
 
 /// What the server answers.
@@ -70,7 +70,7 @@ async fn serve(mut stream: TcpStream, routes: HashMap<String, Vec<Reply>>, hits:
     }
     let text = String::from_utf8_lossy(&request).to_lowercase();
     assert!(text.contains("user-agent: zlh-agent/") && text.contains("accept-encoding: identity"), "{text}");
-    let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
+    let path = text.split([' ', '?']).nth(1).unwrap_or_default().to_owned();
     let nth = {
         let mut hits = hits.lock().unwrap();
         hits.push(path.clone());
@@ -385,6 +385,49 @@ async fn small_files_have_a_ceiling_and_retries() {
     assert_eq!(bench.fetcher.get_small(&rel("catalog.json"), 10).await.unwrap(), b"{}");
     let error = bench.fetcher.get_small(&rel("flood"), 1000).await.unwrap_err();
     assert!(matches!(error, FetchError::TooLarge { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_bucket_that_may_not_be_listed_says_403_of_what_is_not_there() {
+    let forbidden = Reply::Answer(403, String::new(), b"AccessDenied".to_vec());
+    let server = Server::start([("/base/there", vec![ok(b"x")]), ("/base/gone", vec![forbidden])]).await;
+    let temp = tempfile::tempdir().unwrap();
+    let access = S3Access { key: "k".into(), secret: "s".into(), region: "auto".into() };
+    let urls = vec![server.url.clone(), format!("s3+{}", server.url)];
+    let fetcher =
+        Fetcher::of(&Servers { urls, s3: Some(access) }, temp.path().join("cache"), tuning()).unwrap();
+    let [http, bucket] = fetcher.servers().try_into().unwrap();
+    assert_eq!(bucket.get_if_there(&rel("gone"), 10).await.unwrap(), None);
+    for one in [http, bucket] {
+        assert_eq!(one.get_if_there(&rel("there"), 10).await.unwrap().as_deref(), Some(&b"x"[..]));
+        assert!(matches!(one.get_small(&rel("gone"), 10).await, Err(FetchError::Http { status: 403, .. })));
+    }
+    assert!(matches!(http.get_if_there(&rel("gone"), 10).await, Err(FetchError::Http { status: 403, .. })));
+    assert_eq!(http.get_if_there(&rel("elsewhere"), 10).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn one_server_is_asked_alone_and_last_where_it_was_no_good() {
+    let silent = Reply::Stall(vec![]);
+    let [first, second] = [
+        Server::start([("/base/f", vec![silent])]).await,
+        Server::start([("/base/f", vec![ok(b"2")])]).await,
+    ];
+    let temp = tempfile::tempdir().unwrap();
+    let urls = vec![first.url.clone(), second.url.clone()];
+    let fetcher = Fetcher::of(&Servers { urls, s3: None }, temp.path().join("cache"), tuning()).unwrap();
+    let [one, other] = fetcher.servers().try_into().unwrap();
+    assert!(one.hurried().get_small(&rel("f"), 10).await.is_err());
+    assert_eq!((first.hits(), second.hits()), (1, 0));
+    assert!(one.get_small(&rel("f"), 10).await.is_err());
+    assert_eq!((first.hits(), second.hits()), (5, 0));
+    one.demote();
+    assert_eq!(
+        fetcher.servers().iter().map(|one| one.name()).collect::<Vec<_>>(),
+        [other.name(), one.name()]
+    );
+    assert_eq!(fetcher.get_small(&rel("f"), 10).await.unwrap(), b"2");
+    assert_eq!((first.hits(), second.hits()), (5, 1));
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ impl KeyList {
         before: &[PublicKey],
         serial: u64,
     ) -> Result<Self, KeyListError> {
-        let comment = verify(bytes, signature, before).map_err(|error| match error {
+        let (comment, _) = verify(bytes, signature, before).map_err(|error| match error {
             SignatureError::OtherKey { expected, got } => KeyListError::OtherKey { expected, got },
             error => KeyListError::Signature(error),
         })?;

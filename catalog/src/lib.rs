@@ -48,12 +48,12 @@ pub use lint::{Lint, lint};
 pub use lookup::LookupError;
 pub use name::{Id, NameError, RelPath, Sha256, Shown, check_component, is_deceptive};
 pub use release::{Audience, Release, STABLE};
-pub use signature::{PublicKey, SignatureError, open_signed};
+pub use signature::{PublicKey, SignatureError, open_signed, open_signed_by};
 #[cfg(feature = "sign")]
 pub use signing::{SecretKey, SigningError};
 pub use stop::{StopOverride, StopProtocol, StopWarning};
 pub use template::{Template, TemplateError, Values, Variable};
-pub use validate::{CatalogError, Problem};
+pub use validate::{CatalogError, MAX_SERIAL, Problem};
 pub use version::{RangeError, VersionRange, compare_versions};
 
 /// The JSON Schema (draft 2020-12) of a catalog, for editors and other tools.

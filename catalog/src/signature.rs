@@ -61,13 +61,22 @@ pub enum SignatureError {
 
 /// Verifies `signature` over `bytes` with one of `keys`, then parses and validates.
 pub fn open_signed(bytes: &[u8], signature: &str, keys: &[PublicKey]) -> Result<Catalog, CatalogError> {
-    let comment = verify(bytes, signature, keys)?;
+    open_signed_by(bytes, signature, keys).map(|(catalog, _)| catalog)
+}
+
+/// As [`open_signed`], with the one of `keys` that signed it.
+pub fn open_signed_by<'k>(
+    bytes: &[u8],
+    signature: &str,
+    keys: &'k [PublicKey],
+) -> Result<(Catalog, &'k PublicKey), CatalogError> {
+    let (comment, key) = verify(bytes, signature, keys)?;
     let catalog = Catalog::parse(bytes)?;
     match comment.split_ascii_whitespace().find_map(|word| word.strip_prefix("serial:")) {
         Some(signed) if signed != catalog.serial.to_string() => {
             Err(SignatureError::OtherSerial { signed: signed.to_owned(), found: catalog.serial }.into())
         }
-        _ => Ok(catalog),
+        _ => Ok((catalog, key)),
     }
 }
 
@@ -78,8 +87,12 @@ impl PublicKey {
     }
 }
 
-/// Returns the trusted comment.
-pub(crate) fn verify(bytes: &[u8], text: &str, keys: &[PublicKey]) -> Result<String, SignatureError> {
+/// Returns the trusted comment, and the key.
+pub(crate) fn verify<'k>(
+    bytes: &[u8],
+    text: &str,
+    keys: &'k [PublicKey],
+) -> Result<(String, &'k PublicKey), SignatureError> {
     if keys.is_empty() {
         return Err(SignatureError::NoKey);
     }
@@ -93,7 +106,7 @@ pub(crate) fn verify(bytes: &[u8], text: &str, keys: &[PublicKey]) -> Result<Str
         return Err(SignatureError::OtherKey { expected, got });
     };
     match key.key.verify(bytes, &signature, false) {
-        Ok(()) => Ok(signature.trusted_comment().to_owned()),
+        Ok(()) => Ok((signature.trusted_comment().to_owned(), key)),
         Err(minisign_verify::Error::UnexpectedAlgorithm) => Err(SignatureError::Legacy),
         Err(_) => Err(SignatureError::Mismatch { key: got }),
     }
@@ -198,7 +211,7 @@ mod tests {
     #[test]
     fn only_the_signed_bytes_pass() {
         let keys = [KEY.parse().unwrap()];
-        assert_eq!(verify(b"test", SIGNATURE, &keys).as_deref(), Ok("serial:7"));
+        assert_eq!(verify(b"test", SIGNATURE, &keys), Ok(("serial:7".to_owned(), &keys[0])));
         let mismatch = Err(SignatureError::Mismatch { key: "B7ADA6C456A9CE1A".to_owned() });
         assert_eq!(verify(b"Test", SIGNATURE, &keys), mismatch);
         assert_eq!(verify(b"test", &SIGNATURE.replace("serial:7", "serial:8"), &keys), mismatch);

@@ -76,6 +76,12 @@ impl Catalog {
             return Err(CatalogError::Schema { found: self.schema.into() });
         }
         let mut check = Check { catalog: self, problems: Vec::new(), paths: BTreeMap::new() };
+        if self.serial > MAX_SERIAL {
+            check.problem(
+                "serial",
+                format!("at most {MAX_SERIAL}: begin with a small one again, under a new key"),
+            );
+        }
         if self.expires.is_some_and(|expires| expires <= self.issued) {
             check.problem("expires", "it must be later than `issued`");
         }
@@ -257,6 +263,9 @@ impl fmt::Display for Problems<'_> {
     }
 }
 
+/// The highest serial: the largest whole number that every reader of JSON can hold.
+pub const MAX_SERIAL: u64 = (1 << 53) - 1;
+
 pub(crate) const SCHEMA: u32 = 1;
 pub(crate) const MAX_BYTES: usize = 16 << 20;
 const MAX_ARTIFACT_BYTES: u64 = 64 << 30;
@@ -329,6 +338,8 @@ mod tests {
         let file = || json!({"path": "x.tar.gz", "size": 1, "sha256": "cd".repeat(32), "media_type": "application/x-tar+gzip"});
         let table = [
             ("/schema".to_owned(), json!(2), "schema 2, this program reads schema 1"),
+            ("/serial".to_owned(), json!(1_u64 << 53), "serial: at most 9007199254740991"),
+            ("/serial".to_owned(), json!(u64::MAX), "serial: at most 9007199254740991"),
             ("/expires".to_owned(), json!("2020-01-01T00:00:00Z"), "expires: it must be later"),
             (paper("version"), json!("../../x"), "version `../../x` is not allowed"),
             (paper("version"), json!("latest"), "`latest` is not a version"),

@@ -91,6 +91,7 @@ fn what_the_parser_refuses_by_itself_the_schema_refuses() {
         ("/serial".to_owned(), json!(-1)),
         ("/serial".to_owned(), json!("7")),
         ("/serial".to_owned(), json!(1.5)),
+        ("/serial".to_owned(), json!(1_u64 << 53)),
         ("/issued".to_owned(), json!("yesterday")),
         ("/issued".to_owned(), Value::Null),
         ("/games".to_owned(), json!({})),

@@ -43,6 +43,9 @@ impl Source {
             unpinned: config.artifacts.allow_unpinned,
         };
         let loaded = catalog::load(&fetcher, &trust, &paths.state()).await?;
+        for refusal in &loaded.refused {
+            warn!(log, "the catalog of an artifact server was passed over"; "why" => refusal);
+        }
         let pins = (!loaded.pinned).then(|| Pins::new(&paths.state()));
         let mut warnings = loaded.warnings;
         if let Some(pins) = &pins {

@@ -15,6 +15,7 @@
 mod guardian;
 mod release;
 mod successor;
+mod withdrawn;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +40,7 @@ use crate::install::{self, InstallError, Source, Step};
 use crate::journal::What;
 use crate::paths::Paths;
 use crate::version;
-use crate::workload::{Handle, Outcome, Verb};
+use crate::workload::{Handle, Outcome, Shelf, Verb};
 
 /// Looks for updates, and makes them.
 #[derive(Clone)]
@@ -275,7 +276,7 @@ impl Inner {
 
     /// The newest that is offered, and what else there is to know of it.
     async fn look(&self) -> Option<String> {
-        let source = Source::open(&self.config, &self.paths, &self.log, &|_| ()).await;
+        let source = self.source(|_| ()).await;
         let audience = self.audience();
         let found = source
             .map(|source| source.catalog.newest_agent(&audience).map(|release| release.version.clone()))
@@ -292,6 +293,20 @@ impl Inner {
                 None
             }
         }
+    }
+
+    /// The catalog; what it says of what is installed is passed on.
+    async fn source(&self, report: impl Fn(Step)) -> Result<Source, InstallError> {
+        let source = Source::open(&self.config, &self.paths, &self.log, &report).await?;
+        let shelf = Shelf::new(&self.paths);
+        // Without the record nothing is known to be installed.
+        let installed = blocking(move || Ok(shelf.installed().0)).await.ok().flatten();
+        let found = installed.map(|installed| withdrawn::of(&source.catalog, &installed)).unwrap_or_default();
+        for one in &found {
+            warn!(self.log, "{}", one.warning);
+        }
+        self.handle.tell_withdrawn(found);
+        Ok(source)
     }
 
     fn audience(&self) -> zlh_catalog::Audience {
@@ -377,7 +392,7 @@ impl Inner {
                 }
             }
         };
-        let source = Source::open(&self.config, &self.paths, &self.log, &report).await?;
+        let source = self.source(report.clone()).await?;
         let release = self.choose(&source, request)?;
         install::check_release("agent", &release.version, &release.release)?;
         self.say(operation, UpdateState::Preparing, &format!("fetching {}", release.version));

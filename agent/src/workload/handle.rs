@@ -110,6 +110,18 @@ pub(crate) struct Handle {
     crashes: Archive,
     paths: Paths,
     hold: Arc<Mutex<Option<Hold>>>,
+    withdrawn: Arc<Mutex<Vec<Withdrawn>>>,
+}
+
+/// Something installed that its publisher has withdrawn since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Withdrawn {
+    /// The server, as [`zlh_api::Artifacts::installed`] has it.
+    pub server: String,
+    /// The tree of the server's runtime, if that is what was withdrawn.
+    pub runtime: Option<PathBuf>,
+    /// What operators are told.
+    pub warning: String,
 }
 
 /// A long change that consists of several verbs: nobody else's come in between, but a stop.
@@ -129,7 +141,17 @@ impl Handle {
         crashes: Archive,
         paths: Paths,
     ) -> Self {
-        Self { requests, snapshot, operations, console, journal, crashes, paths, hold: Arc::default() }
+        Self {
+            requests,
+            snapshot,
+            operations,
+            console,
+            journal,
+            crashes,
+            paths,
+            hold: Arc::default(),
+            withdrawn: Arc::default(),
+        }
     }
 
     /// Asks the driver; the answer comes as soon as the verb is admitted or refused.
@@ -265,7 +287,21 @@ impl Handle {
 
     /// `GET /status`, from the published snapshot.
     pub(crate) fn status(&self) -> Status {
-        self.snapshot.borrow().to_status(&self.operations)
+        let snapshot = Arc::clone(&self.snapshot.borrow());
+        let mut status = snapshot.to_status(&self.operations);
+        // What is not installed any more is nobody's concern.
+        let concerns = |one: &&Withdrawn| {
+            snapshot.artifacts.as_ref().is_some_and(|artifacts| artifacts.installed == one.server)
+                && (one.runtime.is_none() || one.runtime == snapshot.runtime)
+        };
+        let withdrawn = self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner);
+        status.warnings.extend(withdrawn.iter().filter(concerns).map(|one| one.warning.clone()));
+        status
+    }
+
+    /// Replaces what is known to be withdrawn.
+    pub(crate) fn tell_withdrawn(&self, withdrawn: Vec<Withdrawn>) {
+        *self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner) = withdrawn;
     }
 
     /// `GET /ready`, from the published snapshot.

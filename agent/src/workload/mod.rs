@@ -33,7 +33,7 @@ mod tending;
 pub(crate) use boot::boot;
 #[cfg(test)]
 pub(crate) use handle::Request;
-pub(crate) use handle::{Handle, Outcome, Repair, Verb};
+pub(crate) use handle::{Handle, Outcome, Repair, Verb, Withdrawn};
 pub(crate) use launcher::{Launcher, Order};
 #[cfg(test)]
 pub(crate) use operations::Operations;

@@ -192,7 +192,7 @@ pub enum FetchError {
 
 impl FetchError {
     /// Whether the next attempt may end differently.
-    pub(crate) fn is_transient(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { .. }
             | Self::Interrupted { .. }

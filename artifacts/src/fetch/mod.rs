@@ -13,6 +13,7 @@
 
 mod cache;
 mod error;
+mod one;
 mod part;
 mod pin;
 mod source;
@@ -33,6 +34,7 @@ use source::Source;
 
 pub use cache::CacheWarning;
 pub use error::{FetchError, Refusal};
+pub use one::OneServer;
 pub use pin::Pin;
 pub use source::{S3Access, SystemResolver};
 
@@ -57,7 +59,7 @@ pub struct Servers {
 #[derive(Debug)]
 struct Server {
     source: Arc<dyn Source>,
-    /// It sent something wrong: asked last from then on.
+    /// It sent something wrong, or nothing: asked last from then on.
     demoted: AtomicBool,
 }
 
@@ -194,7 +196,7 @@ impl Fetcher {
     pub async fn get_small(&self, path: &RelPath, limit: u64) -> Result<Vec<u8>, FetchError> {
         let mut refused = Vec::new();
         for server in self.in_order() {
-            match self.small(server, path, limit).await {
+            match one::small(server, path, limit, &self.tuning, false).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(error) => refused.push(Refusal { server: server.source.name().to_owned(), error }),
             }
@@ -231,16 +233,6 @@ impl Fetcher {
             patience.wait(error).await?;
         }
     }
-
-    async fn small(&self, server: &Server, path: &RelPath, limit: u64) -> Result<Vec<u8>, FetchError> {
-        let mut patience = Patience::new(&self.tuning);
-        loop {
-            match read_small(&*server.source, path, limit).await {
-                Err(error) if error.is_transient() => patience.wait(error).await?,
-                done => return done,
-            }
-        }
-    }
 }
 
 /// An HTTP client as the fetchers have one, for other servers: the system's authorities, no
@@ -273,28 +265,6 @@ impl Patience {
         tokio::time::sleep(jittered(self.pause)).await;
         self.pause *= 2;
         Ok(())
-    }
-}
-
-async fn read_small(source: &dyn Source, path: &RelPath, limit: u64) -> Result<Vec<u8>, FetchError> {
-    let too_large = || FetchError::TooLarge { path: path.to_string(), limit };
-    let mut body = source.open(path, None).await?;
-    let announced = body.length;
-    if announced.is_some_and(|length| length > limit) {
-        return Err(too_large());
-    }
-    let mut out = Vec::new();
-    while let Some(chunk) = body.chunk().await? {
-        if out.len() as u64 + chunk.len() as u64 > limit {
-            return Err(too_large());
-        }
-        out.extend_from_slice(&chunk);
-    }
-    match announced {
-        Some(expected) if expected != out.len() as u64 => {
-            Err(FetchError::Truncated { path: path.to_string(), expected, got: out.len() as u64 })
-        }
-        _ => Ok(out),
     }
 }
 

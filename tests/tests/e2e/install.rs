@@ -11,7 +11,7 @@ use zlh_api::{ErrorCode, State};
 use zlh_catalog::SecretKey;
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::archive::{Member, tar_gz};
-use zlh_tests::harness::artifact_server::Fault;
+use zlh_tests::harness::artifact_server::{ArtifactServer, Fault};
 use zlh_tests::harness::store::{FakePlan, RUNTIME, SERVER, Store, fake_version};
 use zlh_tests::harness::wait::{SOON, until};
 
@@ -189,7 +189,7 @@ fn a_missing_artifact_is_named() {
 #[test]
 fn a_redirect_to_another_origin_is_not_followed() {
     let agent = Agent::with_fake(&FakePlan::new(&[]));
-    let elsewhere = zlh_tests::harness::artifact_server::ArtifactServer::serve(agent.store.dir()).unwrap();
+    let elsewhere = ArtifactServer::serve(agent.store.dir()).unwrap();
     agent.server.break_path(SERVER, Fault::Redirect(format!("{}/{SERVER}", elsewhere.url())));
     fails_then_heals(agent, &[SERVER], |agent| {
         assert_eq!(elsewhere.requests(), [] as [String; 0], "nobody was asked");
@@ -347,6 +347,74 @@ fn a_catalog_without_signature_or_server_is_not_used() {
     let agent = Agent::with_fake(&FakePlan::new(&[]));
     agent.server.break_path("catalog.json", Fault::Status(503));
     fails_then_heals(agent, &["catalog.json", "503"], |agent| agent.server.heal());
+}
+
+/// An agent whose artifact server or mirror is not there, or says something else.
+fn mirrored(mirror: &str) -> Agent {
+    let mut agent = Agent::prepare(Store::fake(&FakePlan::new(&[])).unwrap()).unwrap();
+    agent.config_file(&format!("[artifacts]\nmirrors = [\"{mirror}\"]\n"));
+    agent.start();
+    agent
+}
+
+#[test]
+fn a_mirror_that_is_down_keeps_nobody_from_installing() {
+    let agent = mirrored("http://127.0.0.1:1");
+    agent.configure();
+    agent.wait_ready();
+}
+
+#[test]
+fn a_server_that_is_down_or_says_something_else_is_done_without() {
+    for fault in [Fault::Status(503), Fault::Status(404), Fault::WrongByte] {
+        let store = Store::fake(&FakePlan::new(&[])).unwrap();
+        let mirror = ArtifactServer::serve(store.dir()).unwrap();
+        let mut agent = Agent::prepare(store).unwrap();
+        agent.config_file(&format!("[artifacts]\nmirrors = [\"{}\"]\n", mirror.url()));
+        for path in ["catalog.json", SERVER, RUNTIME] {
+            agent.server.break_path(path, fault.clone());
+        }
+        agent.start();
+        agent.configure();
+        agent.wait_status("readiness", RETRIED, |status| status.ready);
+        assert!(mirror.requests().iter().any(|path| path == "catalog.json.minisig"));
+        assert!(agent.log().contains("passed over"), "{}", agent.log());
+    }
+}
+
+#[test]
+fn a_catalog_that_is_just_being_published_is_read_once_more() {
+    let agent = Agent::with_fake(&FakePlan::new(&[]));
+    agent.server.break_times("catalog.json.minisig", 1, Fault::WrongByte);
+    agent.configure();
+    agent.wait_ready();
+    let asked = agent.server.requests().iter().filter(|path| *path == "catalog.json").count();
+    assert_eq!(asked, 2);
+}
+
+#[test]
+fn a_catalog_that_is_older_than_the_last_one_is_not_used() {
+    let mut agent = Agent::with_ready_fake(&[]);
+    agent.post("/stop", 204);
+    agent.wait_state(State::Idle);
+    agent.store.catalog["serial"] = json!(100);
+    agent.store.publish().unwrap();
+    let mut payload = agent.payload();
+    payload["world"] = "second".into();
+    agent.configure_with(&payload).expect(202);
+    agent.wait_ready();
+    agent.post("/stop", 204);
+    agent.wait_state(State::Idle);
+    // Also by the next agent.
+    agent.kill();
+    agent.start();
+    agent.store.catalog["serial"] = json!(50);
+    agent.store.publish().unwrap();
+    payload["world"] = "third".into();
+    agent.configure_with(&payload).expect(202);
+    let status = agent.wait_status("error", RETRIED, |status| status.state == State::Error);
+    let error = status.error.unwrap();
+    assert!(error.contains("serial 51 is older than 101"), "{error}");
 }
 
 #[test]

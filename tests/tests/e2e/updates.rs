@@ -181,6 +181,44 @@ fn what_cannot_be_right_changes_nothing_at_all() {
 }
 
 #[test]
+fn what_was_withdrawn_after_it_was_installed_says_so_until_it_is_offered_again() {
+    let mut bench = Bench::ready(&[]);
+    let game = bench.agent.game();
+    let warned =
+        |bench: &Bench, words: &str| bench.agent.status().warnings.iter().any(|it| it.contains(words));
+    // Whoever asks for an update has the catalog read, as the regular look does.
+    let look = |bench: &mut Bench, version: Value, runtime: Value| {
+        bench.agent.store.catalog["games"][0]["variants"][0]["versions"][0]["withdrawn"] = version;
+        bench.agent.store.catalog["runtimes"][0]["versions"][0]["withdrawn"] = runtime;
+        bench.agent.store.publish().unwrap();
+        let accepted = bench.update(&json!({}), 202);
+        let error = bench.agent.outcome(&accepted).error.unwrap_or_default();
+        assert!(error.contains("offers no agent"), "{error}");
+    };
+    look(&mut bench, json!("CVE-2026-1"), Value::Null);
+    assert!(warned(&bench, "fake 1.18.2 is installed and was withdrawn since: CVE-2026-1"));
+    assert!(!warned(&bench, "fakert"));
+    look(&mut bench, Value::Null, json!("CVE-2026-2"));
+    assert!(!warned(&bench, "CVE-2026-1"));
+    assert!(warned(
+        &bench,
+        "fakert 1.0.0, which minecraft/fake 1.18.2 runs with, was withdrawn since: CVE-2026-2"
+    ));
+    look(&mut bench, Value::Null, Value::Null);
+    assert!(!warned(&bench, "withdrawn"));
+    // By itself, too, and it goes on running all the while.
+    look(&mut bench, json!("CVE-2026-3"), Value::Null);
+    bench.agent.kill();
+    bench.agent.env("ZLH_AGENT_UPDATE_INTERVAL", "1m");
+    bench.agent.start();
+    assert!(!warned(&bench, "CVE-2026-3"));
+    bench.agent.wait_status("the regular look", Duration::from_secs(60), |status| {
+        status.warnings.iter().any(|it| it.contains("CVE-2026-3"))
+    });
+    assert_eq!(bench.agent.game().pid, game.pid);
+}
+
+#[test]
 fn the_mode_says_what_is_done_without_being_asked() {
     for (mode, expected) in [("notify", UpdateMode::Notify), ("off", UpdateMode::Off)] {
         let mut bench = Bench::new(&[("99.1.0", Release::Good)]);

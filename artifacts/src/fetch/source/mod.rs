@@ -29,6 +29,11 @@ pub(crate) trait Source: fmt::Debug + Send + Sync {
 
     /// Opens a file; `from`: at that place, if the server can and the file is still the same.
     fn open<'a>(&'a self, path: &'a RelPath, from: Option<&'a Resume>) -> Opening<'a>;
+
+    /// Whether it says 403 of what is not there.
+    fn hides_what_is_missing(&self) -> bool {
+        false
+    }
 }
 
 pub(crate) type Opening<'a> = Pin<Box<dyn Future<Output = Result<Body, FetchError>> + Send + 'a>>;

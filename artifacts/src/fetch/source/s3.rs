@@ -65,6 +65,11 @@ impl Source for S3 {
     fn open<'a>(&'a self, path: &'a RelPath, from: Option<&'a Resume>) -> Opening<'a> {
         Box::pin(self.object(path, from))
     }
+
+    /// Who may read objects and not list them is told no more.
+    fn hides_what_is_missing(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Debug for S3Access {
