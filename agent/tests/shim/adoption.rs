@@ -109,9 +109,12 @@ fn the_true_end_is_told_by_who_is_not_the_parent() {
 
 #[test]
 fn not_a_byte_is_lost_or_doubled_by_kills_under_load() {
-    let lines = 400_000;
-    let mut held = Held::start(shell(&format!("seq -f 'line %010.0f' 0 {}; echo end", lines - 1)));
+    let lines = 1_200_000;
+    let mut held = Held::start(shell(&format!("read go; seq -f 'line %010.0f' 0 {}; echo end", lines - 1)));
     held.wait_running();
+    // Nothing is printed before somebody is there to kill. Its echo: the terminal has it.
+    held.input("go\n", true).unwrap();
+    held.wait_log("go");
     let mut kills = 0;
     loop {
         // At ever other moments, while it prints.
@@ -387,6 +390,7 @@ fn no_descriptor_left_is_no_reason_to_spin() {
 #[test]
 fn leftovers_of_a_shim_killed_at_once_are_found_by_their_lock() {
     let held = Held::start(shell("sleep 600"));
+    held.wait_running();
     let child = held.child();
     kill(held.shim_pid(), nix::libc::SIGKILL);
     eventually("the shim is dead", || !held.shim_alive());

@@ -11,12 +11,20 @@ use zlh_shim::files;
 use zlh_shim::frame;
 use zlh_shim::proto::{self, kind};
 
-const PATIENCE: Duration = Duration::from_millis(300);
+/// With those who answer: more than a busy machine needs, and than they get.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// With those who say nothing.
+const BRIEF: Duration = Duration::from_millis(300);
 
 fn connect(run_dir: &Path) -> ConnectError {
+    connect_within(PATIENCE, run_dir)
+}
+
+fn connect_within(patience: Duration, run_dir: &Path) -> ConnectError {
     let begun = Instant::now();
-    let error = connect::connect(run_dir, "ours", "test", PATIENCE).expect_err("nobody to trust");
-    assert!(begun.elapsed() < 20 * PATIENCE, "{error:?} took {:?}", begun.elapsed());
+    let error = connect::connect(run_dir, "ours", "test", patience).expect_err("nobody to trust");
+    assert!(begun.elapsed() < PATIENCE / 2, "{error:?} took {:?}", begun.elapsed());
     error
 }
 
@@ -65,9 +73,10 @@ fn every_lie_is_told_apart_and_none_is_waited_for() {
     assert!(matches!(connect(liar(gigabyte).path()), ConnectError::Malformed(_)));
     assert!(matches!(connect(liar(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()).path()), ConnectError::Malformed(_)));
     assert!(matches!(connect(liar(vec![0xff; 300]).path()), ConnectError::Malformed(_)));
-    assert!(matches!(connect(liar(Vec::new()).path()), ConnectError::Silent));
+    assert!(matches!(connect_within(BRIEF, liar(Vec::new()).path()), ConnectError::Silent));
     // Half a frame, and then nothing.
-    assert!(matches!(connect(liar(welcome("ours", 1)[..20].to_vec()).path()), ConnectError::Silent));
+    let half = liar(welcome("ours", 1)[..20].to_vec());
+    assert!(matches!(connect_within(BRIEF, half.path()), ConnectError::Silent));
     let other = connect(liar(welcome("theirs", 1)).path());
     assert!(matches!(&other, ConnectError::OtherRun { found } if found == "theirs"), "{other:?}");
     assert!(matches!(connect(liar(welcome("ours", 7)).path()), ConnectError::Malformed(_)));
@@ -82,7 +91,7 @@ fn a_queue_that_nobody_empties_is_not_waited_for() {
     rustix::net::listen(&socket, 1).unwrap();
     // As with a frozen shim, to which an agent comes back again and again.
     for _ in 0..6 {
-        assert!(matches!(connect(dir.path()), ConnectError::Silent));
+        assert!(matches!(connect_within(BRIEF, dir.path()), ConnectError::Silent));
     }
 }
 

@@ -173,6 +173,7 @@ fn without_its_shim_a_workload_can_still_write_because_the_agent_holds_the_termi
         "trap 'echo hup > {0}.hup' HUP; while [ ! -e {0} ]; do sleep 0.05; done; echo still here && echo ok > {0}.ok; sleep 600",
         mark.display()
     )));
+    held.wait_running();
     let child = held.child();
     kill(held.shim_pid(), nix::libc::SIGKILL);
     eventually("the shim is dead", || !held.shim_alive());
@@ -278,7 +279,8 @@ fn no_agent_can_put_off_the_end_beyond_the_cap() {
         held.request_raw(kind::EXTEND, &mad).unwrap();
     }
     assert!(begun.elapsed() >= SECOND, "it was extended: {:?}", begun.elapsed());
-    assert!(begun.elapsed() < 4 * SECOND, "and ended: {:?}", begun.elapsed());
+    // It would be put off for hours.
+    assert!(begun.elapsed() < 30 * SECOND, "and ended: {:?}", begun.elapsed());
 }
 
 #[test]
@@ -305,7 +307,7 @@ fn nothing_is_left_behind_that_forked_or_fled_into_a_session_of_its_own() {
     let left: Vec<i32> = fs::read_to_string(&pids).unwrap().lines().map(|l| l.parse().unwrap()).collect();
     assert_eq!(left.len(), 20);
     for pid in left {
-        assert!(stat(pid).is_err() || stat(pid).unwrap().state == b'Z', "{pid} lives on");
+        assert!(stat(pid).map_or(true, |it| matches!(it.state, b'Z' | b'X')), "{pid} lives on");
     }
 }
 
@@ -526,10 +528,14 @@ fn an_idle_shim_is_small_and_asleep() {
         println!("shim: PSS {pss} kB, private dirty {private} kB");
         private <= 1024
     });
-    let before = switches();
-    // Not a wait for something: the time over which nothing may happen.
-    std::thread::sleep(2 * SECOND);
-    assert_eq!(switches() - before, 0, "it woke up while nothing happened");
+    // Not a wait for something: the time over which nothing may happen. What its start left to
+    // do may come late on a busy machine; what it does again and again comes every time.
+    let woke_up = || {
+        let before = switches();
+        std::thread::sleep(2 * SECOND);
+        switches() - before
+    };
+    assert!((0..5).any(|_| woke_up() == 0), "it woke up while nothing happened");
 }
 
 #[test]

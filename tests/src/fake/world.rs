@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -50,13 +50,13 @@ impl World {
         self.generation += 1;
         let path = self.dir.join(REGION);
         let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
-        let pause = self.save_time / u32::try_from(self.pages).unwrap_or(u32::MAX);
+        let begun = Instant::now();
         file.seek(SeekFrom::Start(0))?;
         for index in 0..self.pages {
             file.write_all(&page(self.generation, index))?;
-            if !pause.is_zero() {
-                std::thread::sleep(pause);
-            }
+            // By the clock: who oversleeps catches up.
+            let due = self.save_time.mul_f64((index + 1) as f64 / self.pages as f64);
+            std::thread::sleep(due.saturating_sub(begun.elapsed()));
         }
         file.set_len(self.pages * PAGE as u64)?;
         file.sync_all()?;

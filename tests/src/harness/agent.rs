@@ -134,6 +134,28 @@ impl Agent {
         begun.elapsed()
     }
 
+    /// The status once it is known what an earlier agent left behind. An agent answers before
+    /// that when the machine is slow; its driver, which is asked here, does not.
+    #[track_caller]
+    pub fn recalled(&self) -> Status {
+        eventually("the end of the recall", SOON * 3, || self.http().get("/game/players"));
+        self.status()
+    }
+
+    /// From the last exec to listening, as the agent's own log has it.
+    #[track_caller]
+    pub fn listened_after(&self) -> Duration {
+        eventually("the line that it listens", SOON, || {
+            let log = self.log();
+            let lines = log.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let mut lines = lines.take_while(|line| {
+                line["msg"].as_str().is_none_or(|text| !text.starts_with("starting ZeroLagHub Agent"))
+            });
+            let found = lines.find_map(|line| line["since_exec_ms"].as_u64());
+            found.map(Duration::from_millis).ok_or("not yet")
+        })
+    }
+
     /// As [`Agent::start`], when it cannot tell where it listens: see [`Agent::listen_on`].
     #[track_caller]
     pub fn start_at_known_address(&mut self) {
@@ -416,7 +438,13 @@ impl Agent {
     /// Waits for something the fake game does.
     #[track_caller]
     pub fn wait_event(&self, what: What, detail: &str) -> Event {
-        eventually("an event of the game", SOON, || {
+        self.wait_event_within(SOON, what, detail)
+    }
+
+    /// Waits that long for something the fake game does.
+    #[track_caller]
+    pub fn wait_event_within(&self, within: Duration, what: What, detail: &str) -> Event {
+        eventually("an event of the game", within, || {
             let events = self.events();
             let found =
                 events.iter().find(|event| event.what == what && event.detail.contains(detail)).cloned();

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// loaded machine is slow, and a test that passes does not wait at all.
 pub const SOON: Duration = Duration::from_secs(20);
 
+/// How long a test waits for tens of megabytes through a terminal, or for what is made of them.
+pub const FLOODED: Duration = Duration::from_secs(120);
+
 /// Asks `probe` until it says `Ok`, and panics at the deadline with what it said last.
 #[track_caller]
 pub fn eventually<T, E: Debug>(what: &str, within: Duration, mut probe: impl FnMut() -> Result<T, E>) -> T {

@@ -18,7 +18,8 @@ fn degraded(status: &Status) -> Option<&String> {
 /// Another shim than `before` holds the game.
 #[track_caller]
 fn adopted(agent: &Agent, before: Process) -> Process {
-    eventually("another shim", SOON, || {
+    // After some that were killed it takes its time: up to 15 s.
+    eventually("another shim", 3 * SOON, || {
         let shims = agent.shims();
         shims.first().copied().filter(|shim| *shim != before).ok_or((shims, agent.status().warnings))
     })
@@ -108,7 +109,7 @@ fn not_a_line_is_missing_when_shims_are_killed_under_load() {
         let before = head(&agent);
         until("the console goes on", SOON, || head(&agent) != before);
     }
-    agent.wait_status("running under a shim", SOON, |s| s.ready && degraded(s).is_none());
+    agent.wait_status("running under a shim", 3 * SOON, |s| s.ready && degraded(s).is_none());
     assert_eq!(agent.game(), game);
     stops(&agent);
     let answer = agent.http().get("/console/log?since=0").unwrap().expect(200);
@@ -186,8 +187,7 @@ fn a_frozen_shim_does_not_delay_the_first_answer() {
     let (game, shim) = (agent.game(), agent.shims()[0]);
     agent.kill();
     shim.signal(Signal::SIGSTOP);
-    let began = agent.start();
-    assert!(began < Duration::from_millis(1500), "exec to the first answer took {began:?}");
+    crate::versions::listens_soon(&mut agent);
     let status = agent.wait_status("the frozen shim is known", SOON, |s| degraded(s).is_some());
     assert_eq!(status.pid, Some(game.pid));
     shim.signal(Signal::SIGCONT);

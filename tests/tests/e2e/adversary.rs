@@ -6,15 +6,19 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use zlh_api::{OperationState, State};
-use zlh_tests::fake::events::What;
+use zlh_shim::record::ExitRecord;
+use zlh_tests::fake::events::{What, monotonic_ns};
 use zlh_tests::fake::world;
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::process::{Process, carrying};
 use zlh_tests::harness::store::FakePlan;
 use zlh_tests::harness::wait::{SOON, until};
 
-/// What a stop may take beyond its deadline.
+/// What a rung of the ladder may come late, by the clocks of game and shim.
 const SLACK: Duration = Duration::from_secs(2);
+
+/// How long a stop may take here by the clock of a test, which waits for its turn as well.
+const END: Duration = Duration::from_secs(30);
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,15 +34,20 @@ fn ready(plan: &FakePlan) -> Agent {
     agent
 }
 
+/// As [`short`], for a server that saves: its saving is seen again and again within three seconds.
+fn saving(grace_s: u64, term_s: u64, flags: &[&str]) -> FakePlan {
+    let slow = ["--save-time", "9s", "--world-bytes", "8MiB"];
+    FakePlan { grace_s, term_s, ..FakePlan::new(&[flags, &slow].concat()) }
+}
+
 /// Stops it and measures until the last process of the run is gone.
 #[track_caller]
-fn ends_within(agent: &Agent, deadline: Duration) -> Duration {
+fn ends_within(agent: &Agent, limit: Duration) -> Duration {
     let mark = agent.mark();
     let mut family: Vec<Process> = carrying(&mark);
     assert!(!family.is_empty(), "the game carries its run's mark");
     let asked = Instant::now();
     agent.post("/stop", 204);
-    let limit = deadline + SLACK;
     loop {
         family.retain(|process| process.is_alive());
         if family.is_empty() && agent.status().state == State::Idle {
@@ -46,7 +55,7 @@ fn ends_within(agent: &Agent, deadline: Duration) -> Duration {
         }
         let console = || agent.console().lines().rev().take(5).map(str::to_owned).collect::<Vec<_>>();
         assert!(asked.elapsed() < limit, "after {limit:?} {family:?} still live\n{:?}", console());
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(20));
     }
     let took = asked.elapsed();
     assert_eq!(carrying(&mark), [], "nothing was born meanwhile");
@@ -68,13 +77,17 @@ fn orphan(agent: &mut Agent) {
 
 /// The adversary `flags`, once it `is_set`, ends with a shim and without.
 fn ends_both_ways(flags: &[&str], is_set: impl Fn(&Agent) -> bool) {
+    ends_both_ways_within(END, flags, is_set);
+}
+
+fn ends_both_ways_within(limit: Duration, flags: &[&str], is_set: impl Fn(&Agent) -> bool) {
     for without_shim in [false, true] {
         let mut agent = ready(&short(flags));
-        until("the adversary is what it is", SOON, || is_set(&agent));
+        until("the adversary is what it is", limit, || is_set(&agent));
         if without_shim {
             orphan(&mut agent);
         }
-        ends_within(&agent, 2 * SECOND);
+        ends_within(&agent, limit);
         // And the slot is free again.
         agent.post("/start", 202);
         agent.wait_ready();
@@ -87,9 +100,48 @@ fn children(agent: &Agent) -> usize {
 
 #[test]
 fn frozen() {
-    ends_both_ways(&["--freeze-after", "1s", "--ignore-sigterm"], |agent| {
-        agent.living_games().first().is_some_and(|game| game.is_stopped())
+    ends_both_ways(&["--ignore-sigterm"], |agent| {
+        let game = agent.game();
+        agent.command("freeze");
+        until("the freeze", SOON, || game.is_stopped());
+        true
     });
+}
+
+/// From the stop command to SIGTERM, and from there to the end, by the clocks of game and shim.
+fn times_of_a_stop(agent: &Agent) -> (Duration, Duration) {
+    let mark = agent.mark();
+    ends_within(agent, END);
+    let events = agent.events();
+    let at = |what, detail: &str| {
+        let found = events.iter().rfind(|event| event.what == what && event.detail == detail);
+        Duration::from_nanos(found.unwrap().at_ns)
+    };
+    let (asked, told) = (at(What::Command, "stop"), at(What::Signal, "SIGTERM"));
+    let instance = mark.trim_start_matches("ZLH_INSTANCE=");
+    let record = ExitRecord::read(&agent.root_path("opt/zlh-agent/run/game"), instance).unwrap();
+    // The record counts the time a machine was suspended, the events do not.
+    let ago = Duration::from_millis(zlh_shim::holder::boot_ms() - record.ended_boot_ms);
+    let ended = Duration::from_nanos(monotonic_ns()).saturating_sub(ago);
+    (told - asked, ended.saturating_sub(told))
+}
+
+/// A second to save, a second to end, and then it is killed.
+#[test]
+fn the_ladder_keeps_its_times() {
+    let agent = ready(&short(&["--stop", "ignore", "--ignore-sigterm"]));
+    // One stop alone measures the machine.
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let (told, ended) = times_of_a_stop(&agent);
+        seen.push((told, ended));
+        if told < SECOND + SLACK && ended < SECOND + SLACK {
+            return;
+        }
+        agent.post("/start", 202);
+        agent.wait_ready();
+    }
+    panic!("from stop to SIGTERM, and to the end: {seen:?}");
 }
 
 #[test]
@@ -110,7 +162,8 @@ fn a_child_that_keeps_the_terminal_open() {
 
 #[test]
 fn a_thousand_grandchildren() {
-    ends_both_ways(&["--forks", "1000", "--ignore-sigterm"], |agent| children(agent) > 1000);
+    let flags = ["--forks", "1000", "--ignore-sigterm"];
+    ends_both_ways_within(2 * END, &flags, |agent| children(agent) > 1000);
 }
 
 #[test]
@@ -154,9 +207,9 @@ fn a_frozen_shim_does_not_keep_anybody_from_stopping() {
 #[test]
 fn a_save_that_goes_on_is_waited_for_far_beyond_the_grace() {
     // New chunks: the files grow.
-    let agent = ready(&short(&["--save-time", "5s", "--world-bytes", "4MiB"]));
-    let took = ends_within(&agent, 10 * SECOND);
-    assert!(took >= 5 * SECOND, "{took:?}");
+    let agent = ready(&saving(3, 1, &[]));
+    let took = ends_within(&agent, END);
+    assert!(took >= 9 * SECOND, "{took:?}");
     assert!(agent.events().iter().all(|event| event.what != What::Signal), "no signal was needed");
     assert_eq!(world::generations(&agent.game_root().join("world")).unwrap(), [1], "one whole save");
     // Chunks that are there: the files are written in place.
@@ -168,44 +221,46 @@ fn a_save_that_goes_on_is_waited_for_far_beyond_the_grace() {
         scope.spawn(|| {
             while !stopped.load(Ordering::Relaxed) {
                 let _ = agent.http().post("/stop");
+                std::thread::sleep(Duration::from_millis(20));
             }
         });
-        let took =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ends_within(&agent, 10 * SECOND)));
+        let took = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ends_within(&agent, END)));
         stopped.store(true, Ordering::Relaxed);
         took
     });
     let took = took.unwrap();
-    assert!(took >= 5 * SECOND, "{took:?}");
+    assert!(took >= 9 * SECOND, "{took:?}");
     assert!(agent.events().iter().all(|event| event.what != What::Signal), "no signal was needed");
     assert_eq!(world::generations(&agent.game_root().join("world")).unwrap(), [2], "another whole save");
 }
 
 #[test]
 fn a_save_after_sigterm_is_waited_for_too_and_without_a_shim() {
-    let flags = ["--stop", "ignore", "--save-time", "5s", "--world-bytes", "4MiB"];
-    let mut agent = ready(&short(&flags));
+    let mut agent = ready(&saving(1, 3, &["--stop", "ignore"]));
     orphan(&mut agent);
-    let took = ends_within(&agent, 10 * SECOND);
-    assert!(took >= 5 * SECOND, "{took:?}");
+    let took = ends_within(&agent, END);
+    assert!(took >= 9 * SECOND, "{took:?}");
     assert_eq!(world::generations(&agent.game_root().join("world")).unwrap(), [1], "one whole save");
 }
 
 #[test]
 fn a_save_is_waited_for_by_the_next_agent() {
-    let mut agent = ready(&short(&["--save-time", "6s", "--world-bytes", "4MiB"]));
+    // In the eight seconds of its grace another agent has to be there and to look.
+    let flags = ["--save-time", "20s", "--world-bytes", "8MiB"];
+    let mut agent = ready(&FakePlan { grace_s: 8, ..short(&flags) });
     agent.post("/stop", 204);
     agent.wait_event(What::SaveBegan, "");
     agent.kill();
     agent.start();
-    agent.wait_state(State::Idle);
+    agent.recalled();
+    agent.wait_status("the end of the save", 2 * END, |status| status.state == State::Idle);
     assert!(agent.events().iter().all(|event| event.what != What::Signal), "no signal was needed");
     assert_eq!(world::generations(&agent.game_root().join("world")).unwrap(), [1], "one whole save");
 }
 
 #[test]
 fn a_save_without_an_end_ends_at_the_cap() {
-    let plan = FakePlan { cap_s: 4, ..short(&["--stop", "save-forever"]) };
+    let plan = FakePlan { grace_s: 3, cap_s: 12, ..short(&["--stop", "save-forever"]) };
     let agent = ready(&plan);
     let operation = {
         let location = agent.post("/stop", 204).header("location").unwrap().to_owned();
@@ -215,13 +270,14 @@ fn a_save_without_an_end_ends_at_the_cap() {
         });
         location
     };
-    let took = ends_within(&agent, 5 * SECOND);
+    let took = ends_within(&agent, 2 * END);
     let events = agent.events();
     let at = |what, detail: &str| {
         events.iter().find(|event| event.what == what && event.detail == detail).unwrap().at_ns
     };
     let given = Duration::from_nanos(at(What::Signal, "SIGTERM") - at(What::Command, "stop"));
-    assert!(given >= 3 * SECOND && given < 5 * SECOND, "SIGTERM after {given:?}, the end after {took:?}");
+    assert!(given > 3 * SECOND + SLACK, "put off: SIGTERM after {given:?}, the end after {took:?}");
+    assert!(given < 12 * SECOND + 10 * SECOND, "SIGTERM after {given:?}, the end after {took:?}");
     let operation: zlh_api::Operation = agent.http().get(&operation).unwrap().json();
     assert_eq!(operation.state, OperationState::Succeeded);
 }
@@ -231,6 +287,7 @@ fn words_and_touched_files_are_no_save() {
     let agent = ready(&short(&["--stop", "touch-forever"]));
     agent.command("save-all");
     agent.wait_console("Saved the game");
-    ends_within(&agent, 2 * SECOND);
+    // Taken for a save it would go on for two minutes.
+    ends_within(&agent, END);
     assert!(agent.console().contains("Saving chunks"));
 }

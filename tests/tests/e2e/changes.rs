@@ -439,6 +439,7 @@ fn an_agent_that_takes_the_new_version_with_it_is_no_verdict_on_it() {
     agent.kill();
     agent.config_file("stop_on_agent_shutdown = true\n");
     agent.start();
+    agent.recalled();
     let game = agent.game();
     assert!(agent.terminate().success());
     assert!(!game.is_alive(), "it was to be taken along");

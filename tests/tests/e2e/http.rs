@@ -231,7 +231,7 @@ fn a_corrupt_payload_is_set_aside_and_said() {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, content).unwrap();
         agent.start();
-        let status = agent.status();
+        let status = agent.recalled();
         let said = format!("{:?} {:?}", status.error, status.warnings);
         assert!(said.contains("payload"), "{}: {said}", String::from_utf8_lossy(content));
         assert!(matches!(status.state, State::Error | State::Idle) && !status.process_running);

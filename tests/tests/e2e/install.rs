@@ -455,7 +455,7 @@ fn an_agent_killed_in_the_middle_of_an_install_finishes_it_the_next_time() {
     agent.kill();
     agent.server.heal();
     agent.start();
-    let status = agent.status();
+    let status = agent.recalled();
     if status.state != State::Installing && !status.process_running {
         agent.post("/start", 202);
     }

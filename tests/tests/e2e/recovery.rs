@@ -273,7 +273,7 @@ fn a_stop_is_remembered_also_when_nothing_ran() {
     agent.post("/stop", 204);
     agent.kill();
     agent.start();
-    assert_eq!(agent.status().state, State::Idle, "it was stopped for good");
+    assert_eq!(agent.recalled().state, State::Idle, "it was stopped for good");
     assert!(agent.living_games().is_empty());
 }
 

@@ -149,7 +149,7 @@ fn shells_have_names_a_number_and_an_end() {
 
 #[test]
 fn a_shell_waits_for_its_viewer_as_long_as_it_is_told_to() {
-    let agent = running("[shell]\ndetached_s = 2\n");
+    let agent = running("[shell]\ndetached_s = 8\n");
     let shell = open(&agent, &json!({ "name": "short" }));
     assert!(shell.closes_at.is_some());
     let viewer = attach(&agent, "short", "");
@@ -158,11 +158,11 @@ fn a_shell_waits_for_its_viewer_as_long_as_it_is_told_to() {
     });
     let living = process(&shell);
     // Longer than it would wait for one.
-    let end = std::time::Instant::now() + Duration::from_secs(4);
-    until("four seconds", SOON, || std::time::Instant::now() > end);
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    until("ten seconds", SOON, || std::time::Instant::now() > end);
     assert!(living.is_alive());
     drop(viewer);
-    until("its end", SOON, || !living.is_alive() && list(&agent).is_empty());
+    until("its end", 2 * SOON, || !living.is_alive() && list(&agent).is_empty());
 }
 
 #[test]

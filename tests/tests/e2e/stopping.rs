@@ -32,15 +32,15 @@ fn commands(agent: &Agent) -> Vec<String> {
 
 #[test]
 fn players_are_warned_and_an_empty_server_is_not() {
-    let agent = ready(&warning(&["--players", "Alice"], 2));
+    let agent = ready(&warning(&["--players", "Alice"], 10));
     let asked = Instant::now();
     agent.post("/stop", 204);
     agent.wait_console("[Server] first word");
     assert_eq!(agent.status().state, State::Stopping);
     let message = agent.status().operation_message.unwrap();
     assert!(message.contains("players are warned"), "{message}");
-    agent.wait_state(State::Idle);
-    assert!(asked.elapsed() >= 2 * SECOND, "{:?}", asked.elapsed());
+    agent.wait_status("the stop after the warnings", 3 * SOON, |status| status.state == State::Idle);
+    assert!(asked.elapsed() >= 10 * SECOND, "{:?}", asked.elapsed());
     assert_eq!(commands(&agent), ["say first word", "say last word", "stop"]);
 
     let agent = ready(&warning(&[], 600));
@@ -77,13 +77,23 @@ fn a_second_stop_and_an_urgent_one_do_not_wait_for_words() {
 
 #[test]
 fn a_warned_stop_survives_the_agent() {
-    let mut agent = ready(&warning(&["--players", "Alice"], 3));
+    let mut agent = ready(&warning(&["--players", "Alice"], 600));
     agent.post("/stop", 204);
     agent.wait_console("[Server] first word");
     agent.kill();
     agent.start();
-    assert_eq!(agent.status().state, State::Stopping, "it knows what is under way");
+    assert_eq!(agent.recalled().state, State::Stopping, "it knows what is under way");
+    agent.post("/stop", 204);
     agent.wait_state(State::Idle);
+    assert_eq!(commands(&agent), ["say first word", "stop"]);
+
+    let mut agent = ready(&warning(&["--players", "Alice"], 6));
+    agent.post("/stop", 204);
+    agent.wait_console("[Server] first word");
+    agent.kill();
+    agent.start();
+    agent.recalled();
+    agent.wait_status("the stop after the warnings", 3 * SOON, |status| status.state == State::Idle);
     assert_eq!(commands(&agent), ["say first word", "say last word", "stop"], "each once");
 }
 
@@ -127,7 +137,7 @@ fn an_agent_that_ends_takes_the_game_with_it_only_if_it_is_told_to() {
     agent.wait_state(State::Idle);
     agent.terminate();
     agent.start();
-    assert_eq!(agent.status().state, State::Idle);
+    assert_eq!(agent.recalled().state, State::Idle);
 }
 
 #[test]
@@ -148,7 +158,7 @@ fn an_agent_that_takes_the_game_with_it_accepts_nothing_more_and_does_not_wait_f
     assert!(game.is_alive());
     agent.config_file("[stop]\ngrace_s = 0\nterm_s = 1\n");
     agent.start();
-    assert_eq!(agent.status().state, State::Stopping);
+    assert_eq!(agent.recalled().state, State::Stopping);
     agent.post("/stop", 204);
     agent.wait_state(State::Idle);
     assert!(!game.is_alive());

@@ -74,11 +74,10 @@ fn a_player_joins_a_real_server_and_finds_the_world_again() {
     assert!(regions.iter().any(|file| file.metadata().unwrap().len() > 8192), "{regions:?}");
 
     let begun = Instant::now();
-    agent.post("/start", 202);
+    let started: zlh_api::Accepted = agent.post("/start", 202).json();
+    assert_eq!(started.state, State::Starting, "nothing is installed again");
     agent.wait_status("readiness", PATIENT, |status| status.ready);
-    let second = begun.elapsed();
-    println!("second start: {second:?}");
-    assert!(second < Duration::from_secs(20), "nothing is installed again: {second:?}");
+    println!("second start: {:?}", begun.elapsed());
     let mut player = Player::join(port, "Ada");
     assert_eq!(player.block_at(&place), "gold_block", "the world was saved");
     player.quit();

@@ -189,7 +189,7 @@ async fn a_run_that_goes_wrong_leaves_the_store_as_it_was() {
         ("no-args", &[], "made no `libraries/net/minecraftforge/forge/1.21.7-57.0.2/unix_args.txt`"),
         ("missing", &[], "made no `libraries/gone.jar`, which its own arguments name"),
         ("link", &[], "cannot pack"),
-        ("hang", &["--prepare-timeout", "6s"], "was not done after 6s; it said: hanging"),
+        ("hang", &["--prepare-timeout", "20s"], "was not done after 20s; it said: hanging"),
         ("good", &["--java", "/nowhere/java"], "cannot run `/nowhere/java`"),
     ] {
         let publisher = Publisher::with(forge, jars.get(mode)).await;

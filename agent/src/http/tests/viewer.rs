@@ -201,7 +201,7 @@ async fn a_viewer_that_answers_no_ping_is_dropped() {
         |_| {},
         |limits| {
             limits.ping = Duration::from_millis(50);
-            limits.silence = Duration::from_millis(400);
+            limits.silence = Duration::from_secs(3);
         },
     );
     let address = fixture.listen().await;
