@@ -3,7 +3,7 @@
 //! A serial counts as long as the key that signed it is trusted: who stole a key can raise the
 //! serial as far as he likes, and takes that along when his key is left out. So nobody can make an
 //! agent forget a serial but by a list of keys, which a trusted key has signed, or by the
-//! agent's configuration (ADR 0027).
+//! agent's configuration (ADR 0028).
 
 use std::collections::BTreeMap;
 use std::io;
