@@ -315,7 +315,7 @@ fn while_it_changes_nobody_else_does_but_a_stop_is_heard() {
     let faults = Faults::of(&mut agent).unwrap();
     agent.start();
     begin(&agent);
-    faults.plan("delay change.switching 3000").unwrap();
+    faults.plan("delay change.switching 8000").unwrap();
     let accepted = change(&agent, NEWER).expect(202);
     for (path, body) in [("/game/version", json!({ "version": NEWER })), ("/config", agent.payload())] {
         let refused = agent.http().post_json(path, &body).unwrap().expect(409).problem();

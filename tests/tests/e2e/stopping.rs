@@ -166,7 +166,7 @@ fn an_agent_that_takes_the_game_with_it_accepts_nothing_more_and_does_not_wait_f
 
 #[test]
 fn a_stop_between_the_halves_of_a_restart_leaves_it_stopped() {
-    let agent = Agent::with_ready_fake(&["--save-time", "2s"]);
+    let agent = Agent::with_ready_fake(&["--save-time", "5s"]);
     let game = agent.game();
     let location = agent.post("/restart", 202).header("location").unwrap().to_owned();
     agent.wait_event(What::SaveBegan, "");

@@ -78,7 +78,7 @@ async fn waiting_ends_at_once_on_error_and_gives_up_in_time() {
 async fn waiting_survives_an_agent_that_is_not_there_yet() {
     // Nobody is given this port by chance.
     let (_folder, path) = fleet(&[("lobby", "127.0.0.1:1")]);
-    let ran = run(&path, &["wait", "lobby", "--timeout", "2.5s"]).await;
+    let ran = run(&path, &["wait", "lobby", "--timeout", "2500ms"]).await;
     assert_eq!(ran.code, 1);
     assert!(
         ran.err.contains("not ready after 2.5s") && ran.err.contains("connection refused"),
