@@ -6,8 +6,9 @@
 //! one of its own), whoever holds the slot's lock open (inherited by every process of the
 //! workload and by nobody else), and all that descends from them.
 //!
-//! Refuses: a session's number once the session was seen empty, because from then on it
-//! can be another's.
+//! Refuses: a session's number once the session was seen empty, or once another process has
+//! the number itself, because then it is or can be another's; and whoever has the lock open as
+//! our own user while the workload runs as another, which is a copy or a backup at work.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use rustix::process::Signal;
 use crate::files;
 use crate::living::Living;
 use crate::process::{self, ProcessId, Stat};
+use crate::spec::Spec;
 
 /// How processes of the workload are recognised.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub enum Kin {
         known: Vec<ProcessId>,
         /// The slot's lock.
         lock: PathBuf,
+        /// Who has the lock open as this user is none of it.
+        spared: Option<u32>,
     },
 }
 
@@ -43,7 +47,14 @@ impl Kin {
         });
         // Session 0 is everybody whom the kernel started.
         let session = stat.map(|stat| stat.session).filter(|&session| session > 0);
-        Self::Foreign { session, known: Vec::new(), lock: run_dir.join(files::LOCK) }
+        let spec = Spec::read(run_dir).ok();
+        let owner = stat.and(main).and_then(|main| user_of(main.pid));
+        let owner = owner.or_else(|| Some(spec.as_ref()?.user.as_ref()?.uid));
+        let us = rustix::process::geteuid().as_raw();
+        // Who may take other privileges may have become us.
+        let may_become_us = spec.is_some_and(|spec| spec.new_privileges);
+        let spared = owner.filter(|&owner| owner != us && !may_become_us).map(|_| us);
+        Self::Foreign { session, known: Vec::new(), lock: run_dir.join(files::LOCK), spared }
     }
 
     /// Whether somebody else started it.
@@ -73,9 +84,12 @@ impl Kin {
                 let Ok(me) = i32::try_from(std::process::id()) else { return 0 };
                 process::descendants(me)
             }
-            Self::Foreign { session, known, lock } => {
+            Self::Foreign { session, known, lock, spared } => {
                 let everybody = process::all();
-                *known = family(&everybody, main, *session, known, |pid| has_open(pid, lock));
+                *session = session.filter(|&number| !is_anothers(number, &everybody, main, known));
+                *known = family(&everybody, main, *session, known, |pid| {
+                    has_open(pid, lock) && (spared.is_none() || user_of(pid) != *spared || runs(pid, b"exec"))
+                });
                 let occupied = everybody.iter().any(|(_, stat)| Some(stat.session) == *session);
                 *session = session.filter(|_| occupied);
                 known.clone()
@@ -93,6 +107,18 @@ impl Kin {
 
 /// Between two looks of a sweep.
 const SWEEP_TICK: Duration = Duration::from_millis(10);
+
+/// Whether a session's number belongs to a process that is not of the workload: no process gets
+/// it while somebody is in the session.
+fn is_anothers(
+    session: i32,
+    everybody: &[(ProcessId, Stat)],
+    main: Option<ProcessId>,
+    known: &[ProcessId],
+) -> bool {
+    let leader = everybody.iter().map(|(process, _)| *process).find(|process| process.pid == session);
+    leader.is_some_and(|leader| Some(leader) != main && !known.contains(&leader))
+}
 
 /// The living ones of the workload. Never ourselves.
 fn family(
@@ -124,24 +150,42 @@ fn family(
     found
 }
 
+/// The shims that hold the slot of `run_dir`, or wait for it.
+pub fn shims(run_dir: &Path) -> Vec<ProcessId> {
+    let lock = run_dir.join(files::LOCK);
+    let everybody = process::all().into_iter().map(|(process, _)| process);
+    everybody.filter(|process| is_a_shim(process.pid) && opens(process.pid, &lock)).collect()
+}
+
 /// Whether a process has the slot's lock open, as everything a shim started does unless it
 /// closed it. A shim that waits for the slot has it open too, and is not of the workload.
 fn has_open(pid: i32, lock: &Path) -> bool {
+    opens(pid, lock) && !is_a_shim(pid)
+}
+
+fn opens(pid: i32, lock: &Path) -> bool {
     let Ok(lock) = std::fs::metadata(lock) else { return false };
-    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    let has = descriptors.flatten().any(|descriptor| {
-        std::fs::metadata(descriptor.path())
-            .is_ok_and(|file| (file.dev(), file.ino()) == (lock.dev(), lock.ino()))
-    });
-    has && !is_a_shim(pid)
+    process::views(pid).iter().any(|view| {
+        let descriptors = std::fs::read_dir(view.join("fd")).into_iter().flatten().flatten();
+        descriptors
+            .map(|descriptor| std::fs::metadata(descriptor.path()))
+            .any(|file| file.is_ok_and(|file| (file.dev(), file.ino()) == (lock.dev(), lock.ino())))
+    })
 }
 
 /// By its command, and by its user: what runs as somebody else is none, whatever it says.
 fn is_a_shim(pid: i32) -> bool {
-    let ours = std::fs::metadata(format!("/proc/{pid}"))
-        .is_ok_and(|process| process.uid() == rustix::process::geteuid().as_raw());
+    user_of(pid) == Some(rustix::process::geteuid().as_raw()) && runs(pid, b"shim")
+}
+
+fn user_of(pid: i32) -> Option<u32> {
+    std::fs::metadata(format!("/proc/{pid}")).ok().map(|process| process.uid())
+}
+
+/// Whether its first argument names that part of the agent.
+fn runs(pid: i32, part: &[u8]) -> bool {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    ours && command.split(|&byte| byte == 0).nth(1) == Some(b"shim")
+    command.split(|&byte| byte == 0).nth(1) == Some(part)
 }
 
 #[cfg(test)]
@@ -150,7 +194,7 @@ mod tests {
 
     fn process(pid: i32, parent: i32, session: i32) -> (ProcessId, Stat) {
         let start_ticks = 100;
-        (ProcessId { pid, start_ticks }, Stat { state: b'S', parent, session, start_ticks })
+        (ProcessId { pid, start_ticks }, Stat { state: b'S', parent, session, threads: 1, start_ticks })
     }
 
     fn pids(found: &[ProcessId]) -> Vec<i32> {
@@ -186,10 +230,38 @@ mod tests {
     #[test]
     fn an_empty_session_is_never_looked_for_again() {
         let dir = tempfile::tempdir().unwrap();
-        let session = Some(i32::MAX);
-        let mut kin = Kin::Foreign { session, known: Vec::new(), lock: dir.path().join(files::LOCK) };
+        let (session, lock) = (Some(i32::MAX), dir.path().join(files::LOCK));
+        let mut kin = Kin::Foreign { session, known: Vec::new(), lock, spared: None };
         assert_eq!(kin.signal(None, Signal::CONT), 0);
         assert!(matches!(kin, Kin::Foreign { session: None, .. }));
+    }
+
+    #[test]
+    fn a_session_whose_number_another_process_has_is_anothers() {
+        let everybody = [process(1_000_009, 1, 1_000_009), process(1_000_010, 1, 1_000_009)];
+        let [(leader, _), (member, _)] = everybody;
+        assert!(is_anothers(1_000_009, &everybody, Some(member), &[]));
+        assert!(!is_anothers(1_000_009, &everybody, Some(leader), &[]));
+        assert!(!is_anothers(1_000_009, &everybody, None, &[leader]));
+        assert!(!is_anothers(1_000_009, &everybody[1..], Some(member), &[]));
+    }
+
+    /// Who copies the folder has the lock open, and is nobody's to kill.
+    #[test]
+    fn who_reads_the_lock_as_our_own_user_is_spared() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = dir.path().join(files::LOCK);
+        std::fs::write(&lock, "").unwrap();
+        let open = || std::fs::File::open(&lock).unwrap();
+        let spawn = || std::process::Command::new("sleep").arg("600").stdin(open()).spawn().unwrap();
+        let mut backup = spawn();
+        let mut kin = Kin::foreign(dir.path(), None);
+        let Kin::Foreign { spared, .. } = &mut kin else { panic!("it is foreign") };
+        *spared = Some(rustix::process::geteuid().as_raw());
+        assert_eq!(kin.signal(None, Signal::KILL), 0);
+        assert!(backup.try_wait().unwrap().is_none(), "left alone");
+        backup.kill().unwrap();
+        backup.wait().unwrap();
     }
 
     #[test]

@@ -23,8 +23,15 @@ const WORLD_DEPTH: usize = 3;
 /// How deep below a world its files lie: `dimensions/NAMESPACE/NAME/region/FILE`.
 const FILE_DEPTH: usize = 8;
 
-/// Entries looked at in one walk.
+/// Entries looked at in one walk: for worlds, and in each of them.
 const MAX_ENTRIES: usize = 100_000;
+
+/// As many entries as in so many walks are looked at in all worlds together.
+const WALKS: usize = 5;
+
+/// Where a world's chunks are, its dimensions, and everything else: a save is seen there first.
+const CHUNKS: [&CStr; 4] = [c"region", c"entities", c"poi", c"data"];
+const DIMENSIONS: [&CStr; 3] = [c"DIM-1", c"DIM1", c"dimensions"];
 
 /// Folders that are no part of a world, where no world was found.
 const NO_WORLD: [&CStr; 2] = [c"logs", c"crash-reports"];
@@ -55,15 +62,23 @@ pub(crate) struct HeldLock {
 
 /// Adds up the worlds below `root`; without any, the whole folder but its logs.
 pub(crate) fn tally(root: &Path) -> Tally {
-    let mut budget = MAX_ENTRIES;
+    tally_within(root, MAX_ENTRIES)
+}
+
+/// `most`: entries looked at in one walk.
+fn tally_within(root: &Path, most: usize) -> Tally {
     let mut tally = Tally::default();
     let Ok(game) = open_dir(CWD, root, true) else { return tally };
-    let worlds = find(&game, &mut budget);
+    let worlds = find(&game, &mut most.clone());
+    let mut left = most.saturating_mul(WALKS);
     for (_, world) in &worlds {
+        let granted = left.min(most);
+        let mut budget = granted;
         add(world, FILE_DEPTH, &[], &mut budget, &mut tally);
+        left -= granted - budget;
     }
     if worlds.is_empty() {
-        add(&game, FILE_DEPTH, &NO_WORLD, &mut budget, &mut tally);
+        add(&game, FILE_DEPTH, &NO_WORLD, &mut most.clone(), &mut tally);
     }
     tally
 }
@@ -111,7 +126,14 @@ fn find(game: &OwnedFd, budget: &mut usize) -> Vec<(PathBuf, OwnedFd)> {
 }
 
 fn add(dir: &OwnedFd, depth: usize, without: &[&CStr], budget: &mut usize, tally: &mut Tally) {
-    for (name, kind) in entries(dir, budget) {
+    let mut all = entries(dir, budget);
+    all.sort_by_key(|(name, kind)| match *kind {
+        FileType::Directory if CHUNKS.contains(&name.as_c_str()) => 0,
+        FileType::Directory if DIMENSIONS.contains(&name.as_c_str()) => 1,
+        FileType::Directory => 3,
+        _ => 2,
+    });
+    for (name, kind) in all {
         match kind {
             FileType::Directory if depth > 0 && !without.contains(&name.as_c_str()) => {
                 if let Ok(below) = open_dir(dir, name.as_c_str(), false) {
@@ -234,6 +256,45 @@ mod tests {
         found.sort();
         assert_eq!(found, ["linked", "world", "world_nether", "worlds/lobby"].map(PathBuf::from));
         assert_eq!(tally(dir.path()).files, 8, "links inside a world lead nowhere");
+    }
+
+    #[test]
+    fn a_crowd_beside_or_in_a_world_hides_no_save() {
+        const MOST: usize = 40;
+        let dir = tempfile::tempdir().unwrap();
+        let world = world(dir.path(), "world");
+        world_of_chunks(&world.join("DIM-1"));
+        for crowd in ["plugins/Essentials/userdata", "world/advancements", "world/playerdata"] {
+            let crowd = dir.path().join(crowd);
+            fs::create_dir_all(&crowd).unwrap();
+            for at in 0..2 * MOST {
+                fs::write(crowd.join(at.to_string()), "x").unwrap();
+            }
+        }
+        for region in ["region/r.1.0.mca", "DIM-1/region/r.1.0.mca"] {
+            let before = tally_within(dir.path(), MOST);
+            fs::write(world.join(region), vec![1; 1 << 20]).unwrap();
+            let after = tally_within(dir.path(), MOST);
+            assert!(after.bytes >= before.bytes + (1 << 20), "{region}: {before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn many_worlds_together_have_a_ceiling() {
+        let dir = tempfile::tempdir().unwrap();
+        for at in 0..20 {
+            let world = world(dir.path(), &at.to_string());
+            for file in 0..30 {
+                fs::write(world.join(file.to_string()), "x").unwrap();
+            }
+        }
+        assert!(tally_within(dir.path(), 100).files <= 500);
+        assert_eq!(tally(dir.path()).files, 20 * 32);
+    }
+
+    fn world_of_chunks(dimension: &Path) {
+        fs::create_dir_all(dimension.join("region")).unwrap();
+        fs::write(dimension.join("region/r.0.0.mca"), vec![1; 8192]).unwrap();
     }
 
     #[test]

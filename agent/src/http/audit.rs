@@ -1,7 +1,8 @@
 //! Who typed what: commands and lines of viewers, in the journal.
 //!
-//! The journal is bounded, and crashes stand in it, too: so many lines a minute go there, the
-//! rest is counted, and the agent's log has them all.
+//! The journal is bounded, and a month of starts, ends and crashes stands in it, too: lines get
+//! so many a minute and about half of its bytes a month, the rest is counted, and the agent's
+//! log has them all.
 
 use std::sync::Mutex;
 use std::time::Instant;
@@ -16,6 +17,15 @@ use crate::journal::{Journal, What};
 const BURST: f64 = 60.0;
 const A_SECOND: f64 = 1.0;
 
+/// Bytes of the journal that lines may take at once, and in thirty days: with the latter about
+/// half of it.
+const HOARD: f64 = 128.0 * 1024.0;
+const A_MONTH: f64 = 896.0 * 1024.0;
+const MONTH_S: f64 = 30.0 * 24.0 * 3600.0;
+
+/// What an entry takes besides its line, bytes.
+const AROUND: usize = 256;
+
 /// Longest line that is put together from keys, bytes.
 const MAX_LINE: usize = 1024;
 
@@ -23,26 +33,47 @@ const MAX_LINE: usize = 1024;
 pub(crate) struct Audit {
     journal: Journal,
     log: Logger,
-    budget: Mutex<(Bucket, u64)>,
+    budget: Mutex<Budget>,
+}
+
+/// What may still be noted.
+#[derive(Debug)]
+struct Budget {
+    lines: Bucket,
+    bytes: Bucket,
+    unnoted: u64,
+}
+
+impl Budget {
+    fn full(now: Instant) -> Self {
+        Self { lines: Bucket::full(BURST, now), bytes: Bucket::full(HOARD, now), unnoted: 0 }
+    }
+
+    /// How many were not noted before this line; none when it is not noted, either.
+    fn take(&mut self, line: &str, now: Instant) -> Option<u64> {
+        #[allow(clippy::cast_precision_loss, reason = "a request's body is small")]
+        let bytes = (line.len() + AROUND) as f64;
+        let fits = self.lines.take(BURST, A_SECOND, now).is_ok()
+            && self.bytes.spend(bytes, HOARD, A_MONTH / MONTH_S, now).is_ok();
+        if !fits {
+            self.unnoted += 1;
+            return None;
+        }
+        Some(std::mem::take(&mut self.unnoted))
+    }
 }
 
 impl Audit {
     pub(crate) fn new(journal: Journal, log: Logger) -> Self {
-        Self { journal, log, budget: Mutex::new((Bucket::full(BURST, Instant::now()), 0)) }
+        Self { journal, log, budget: Mutex::new(Budget::full(Instant::now())) }
     }
 
     /// A command, or a line of a viewer's, that was passed on.
     pub(crate) fn command(&self, peer: Peer, line: &str) {
         let who = peer.to_string();
         info!(self.log, "typed"; "peer" => &who, "line" => line);
-        let unnoted = {
-            let mut budget = self.budget.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if budget.0.take(BURST, A_SECOND, Instant::now()).is_err() {
-                budget.1 += 1;
-                return;
-            }
-            std::mem::take(&mut budget.1)
-        };
+        let budget = || self.budget.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(unnoted) = budget().take(line, Instant::now()) else { return };
         self.journal.record(What::Command { who, line: line.to_owned(), unnoted });
     }
 
@@ -103,6 +134,24 @@ impl Typed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever types as fast as is noted, for a month.
+    #[test]
+    fn a_month_of_typing_leaves_room_for_a_month_of_history() {
+        let begun = Instant::now();
+        let mut budget = Budget::full(begun);
+        let line = "x".repeat(40);
+        let (mut noted, mut counted) = (0, 0);
+        for second in 0..30 * 24 * 3600 {
+            if let Some(unnoted) = budget.take(&line, begun + std::time::Duration::from_secs(second)) {
+                noted += 1;
+                counted += unnoted + 1;
+            }
+        }
+        let bytes = noted * (line.len() + AROUND);
+        assert!((512 << 10..=1024 << 10).contains(&bytes), "{bytes} of 2 MiB");
+        assert_eq!(counted + budget.unnoted, 30 * 24 * 3600, "each is noted or counted");
+    }
 
     #[test]
     fn keys_become_lines() {

@@ -130,13 +130,24 @@ impl Bucket {
 
     /// Takes one, or says after how long there is one.
     pub(crate) fn take(&mut self, burst: f64, a_second: f64, now: Instant) -> Result<(), Duration> {
+        self.spend(1.0, burst, a_second, now)
+    }
+
+    /// Takes so much at once.
+    pub(crate) fn spend(
+        &mut self,
+        cost: f64,
+        burst: f64,
+        a_second: f64,
+        now: Instant,
+    ) -> Result<(), Duration> {
         let gone = now.saturating_duration_since(self.at).as_secs_f64();
         self.left = (self.left + gone * a_second).min(burst);
         self.at = now;
-        if self.left < 1.0 {
-            return Err(Duration::from_secs_f64((1.0 - self.left) / a_second));
+        if self.left < cost {
+            return Err(Duration::from_secs_f64((cost - self.left) / a_second));
         }
-        self.left -= 1.0;
+        self.left -= cost;
         Ok(())
     }
 }

@@ -57,6 +57,11 @@ impl Systemd {
             .is_ok_and(|(_, said)| said.trim() == "stopping")
     }
 
+    /// SIGKILL to everything in `unit`, as far as systemd answers.
+    pub(crate) async fn kill(&self, unit: &str) {
+        let _ = self.systemctl.output(&["kill", "--signal=KILL", "--", unit], QUESTION).await;
+    }
+
     /// What a stop of `unit` does to its processes; none when systemd does not say.
     pub(crate) async fn kill_mode(&self, unit: &str) -> Option<KillMode> {
         let arguments = ["show", "--property=LoadState", "--property=KillMode", "--", unit];

@@ -24,7 +24,7 @@ use super::handle::Handle;
 use super::launcher::Launcher;
 use super::machine::{Command, Effect, Machine, Phase};
 use super::operations::Operations;
-use super::orphan::{Orphan, sweep_slot};
+use super::orphan::{Orphan, clear_slot, sweep_slot};
 use super::regain::{Known, explain, is_frozen};
 use super::shim_client::ShimClient;
 use super::snapshot::Snapshot;
@@ -192,6 +192,11 @@ impl Driver {
                 }
             }
             Found::Orphan(record, living) => {
+                // Told to whoever holds it, as soon as somebody does.
+                if let Some(restart) = self.was_stopping(&record.instance) {
+                    self.machine.adopt_stopping(restart);
+                    return self.hold_found(&record, living);
+                }
                 self.memory.wanted = true;
                 self.hold_found(&record, living);
                 let effects = self.machine.adopt();
@@ -244,7 +249,12 @@ impl Driver {
             if self.take_over(instance).await {
                 return true;
             }
-            if !reason.contains(SLOT_TAKEN) || tokio::time::Instant::now() >= patience {
+            if !reason.contains(SLOT_TAKEN) {
+                return false;
+            }
+            if tokio::time::Instant::now() >= patience {
+                // It has the slot and answers nobody: it must not start anything later.
+                clear_slot(&self.context.run_dir, None).await;
                 return false;
             }
             tokio::time::sleep(BEGINNING_LOOKS).await;
@@ -277,7 +287,7 @@ impl Driver {
         self.shim_slot.send_replace(None);
         self.run = Some(run);
         if matches!(self.machine.phase(), Phase::Stopping { .. }) || self.shutdown.has_begun() {
-            self.stop_run();
+            self.go_on_stopping();
         }
     }
 
@@ -300,11 +310,19 @@ impl Driver {
             return;
         }
         self.note_found(&instance, status.started_boot_ms);
+        let stopping = self.was_stopping(&instance);
+        if status.stop_stage == 0
+            && let Some(restart) = stopping
+        {
+            // The agent before decided it and had no time to tell the shim.
+            self.machine.adopt_stopping(restart);
+            return self.attach(shim, ready);
+        }
         self.attach(shim, ready);
         if status.stop_stage > 0 {
             // Still wanted: it was the first half of a restart.
-            self.machine.adopt_stopping(self.memory.wanted);
-            self.watch_saving();
+            self.machine.adopt_stopping(stopping.unwrap_or(self.memory.wanted));
+            self.watch_saving(self.stop_plan());
         } else {
             // It runs and nobody has asked it to stop: so it is wanted, whatever is remembered.
             self.memory.wanted = true;
@@ -316,8 +334,11 @@ impl Driver {
     /// An exit that nobody counted yet, with its own time and the rest of its pause.
     async fn count_missed_exit(&mut self, record: &ExitRecord) {
         let ready = self.ready_of(&record.instance);
-        // As if it had been seen: the machine was running it.
-        self.machine.adopt();
+        // As if it had been seen: the machine was running it, or stopping it.
+        match self.was_stopping(&record.instance) {
+            Some(restart) => self.machine.adopt_stopping(restart),
+            None => drop(self.machine.adopt()),
+        }
         self.count_exit(record, ready.as_ref()).await;
         let now = zlh_shim::holder::boot_ms();
         let ago = Duration::from_millis(now.saturating_sub(record.ended_boot_ms));
@@ -422,9 +443,11 @@ impl Driver {
                 return Found::Ended(Box::new(exit));
             }
         }
-        if !record.shim.is_alive() {
-            // A shim killed before it could note whom it had started.
-            sweep_slot(run_dir).await;
+        // A shim killed before it could note whom it had started; and one that lives and does not
+        // answer: what it would start later nobody would look after.
+        clear_slot(run_dir, Some(record.shim)).await;
+        if let Ok(exit) = ExitRecord::read(run_dir, instance) {
+            return Found::Ended(Box::new(exit));
         }
         Found::Ended(Box::new(lost(
             instance,

@@ -1,7 +1,9 @@
 //! The terminal of a workload that no shim holds, read by the agent: a game that nobody
 //! drains stops at the next thing it prints. The last resort, while no shim can be started.
 
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,14 +39,16 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    /// Begins where the log ends.
+    /// Begins where the log ends, unless a shim is about to do the same: the log has one writer.
     pub(super) fn start(legacy: &Legacy, run_dir: &Path, head: watch::Sender<u64>) -> Self {
         let wanted = Arc::new(AtomicBool::new(true));
-        let (flag, dir, legacy) = (Arc::clone(&wanted), run_dir.join(files::CONSOLE), legacy.clone());
+        let (flag, dir, legacy) = (Arc::clone(&wanted), run_dir.to_owned(), legacy.clone());
         let (end, ended) = oneshot::channel();
         // Without a thread the output waits in the terminal, and the game with it.
         let _ = std::thread::Builder::new().name("orphan-console".to_owned()).spawn(move || {
-            drain(&legacy, dir, &head, &flag);
+            if let Some(_alone) = keep_shims_away(&dir) {
+                drain(&legacy, dir.join(files::CONSOLE), &head, &flag);
+            }
             // Nobody may be waiting.
             let _ = end.send(());
         });
@@ -63,6 +67,20 @@ impl Drop for Drain {
     fn drop(&mut self) {
         self.wanted.store(false, Ordering::Relaxed);
     }
+}
+
+/// Takes the lock that a shim takes before it reads the terminal; none while one has it.
+fn keep_shims_away(run_dir: &Path) -> Option<File> {
+    let lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(run_dir.join(files::HOLDER_LOCK));
+    // Without a folder there is no shim, either, and the game must not wait.
+    let Ok(lock) = lock else { return File::open("/dev/null").ok() };
+    lock.try_lock().is_ok().then_some(lock)
 }
 
 fn drain(legacy: &Legacy, dir: PathBuf, head: &watch::Sender<u64>, wanted: &AtomicBool) {
@@ -95,5 +113,28 @@ fn drain(legacy: &Legacy, dir: PathBuf, head: &watch::Sender<u64>, wanted: &Atom
         if last {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn while_a_shim_has_the_log_nobody_else_writes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let shim = File::create(dir.path().join(files::HOLDER_LOCK)).unwrap();
+        shim.try_lock().unwrap();
+        let (terminal, mut game) = std::io::pipe().unwrap();
+        game.write_all(b"a line\n").unwrap();
+        let legacy = Legacy { master: Arc::new(terminal.into()), flight: None };
+        let (head, _) = watch::channel(0);
+        Drain::start(&legacy, dir.path(), head.clone()).stop().await;
+        assert_eq!(*head.borrow(), 0, "it is the shim's to read");
+        drop(shim);
+        Drain::start(&legacy, dir.path(), head.clone()).stop().await;
+        assert_eq!(*head.borrow(), 7);
     }
 }

@@ -117,7 +117,7 @@ pub(super) enum Event {
     /// The launcher may have something new to say.
     Checked,
     /// The shim's status has changed.
-    Shim { instance: String, status: proto::Status },
+    Shim { connection: u64, status: proto::Status },
     /// The connection to the shim is gone.
     ShimGone { connection: u64 },
     /// The shim is there, and does not do its work.
@@ -170,6 +170,8 @@ pub(crate) struct Driver {
     pub(super) occupied: bool,
     /// The stop under way warns nobody.
     pub(super) unwarned: bool,
+    /// When whoever held the run was first told to stop it.
+    pub(super) stop_begun: Option<Instant>,
     /// The agent ends: who waits until nothing runs.
     pub(super) leaving: Option<oneshot::Sender<()>>,
     pub(super) readiness_due: Option<Instant>,
@@ -226,6 +228,7 @@ impl Driver {
             saving: None,
             occupied: false,
             unwarned: false,
+            stop_begun: None,
             leaving: None,
             readiness_due: None,
             stale: false,
@@ -382,9 +385,11 @@ impl Driver {
         self.operation = Some(operation.clone());
         // An agent that ends takes nothing back: what was wanted is started by the next one.
         self.memory.wanted = kind != OperationKind::Stop || self.leaving.is_some() && self.memory.wanted;
+        self.memory.stopping = self.stopping();
         self.memory.error = None;
         // First written, then begun: whoever is killed in between has decided already.
         self.write_memory();
+        let _ = zlh_shim::faults::point("accept.written");
         self.perform(effects);
         self.remember();
         Outcome { state: self.machine.state(), operation: Some(operation) }

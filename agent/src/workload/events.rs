@@ -39,14 +39,16 @@ impl Driver {
             Event::TooLate { instance } => self.start_came_too_late(&instance),
             // What is published after every event tells it.
             Event::Checked => {}
-            Event::Shim { instance, status } => {
-                let Some(run) = self.run.as_mut().filter(|run| run.instance == instance) else { return };
+            // Once nobody trusts the shim, the end is told by whoever follows the run instead.
+            Event::Shim { connection, status } if self.is_attached(connection) => {
+                let Some(run) = &mut self.run else { return };
                 run.last = status.clone();
                 run.hold();
                 if status.exit.is_some() {
                     self.exited(&status).await;
                 }
             }
+            Event::Shim { .. } => {}
             Event::ShimGone { connection } => {
                 if self.is_attached(connection) {
                     self.shim_gone(None).await;
@@ -139,7 +141,6 @@ impl Driver {
         let instance = shim.instance().to_owned();
         let mut status = shim.status();
         let events = self.events_in.clone();
-        let name = instance.clone();
         let connection = shim.id();
         if let Some(process) = shim.shim() {
             tokio::spawn(watch_over(process, status.clone(), connection, events.clone()));
@@ -150,7 +151,7 @@ impl Driver {
                 let now = status.borrow_and_update().clone();
                 if sequence != Some(now.sequence) {
                     sequence = Some(now.sequence);
-                    let event = Event::Shim { instance: name.clone(), status: now };
+                    let event = Event::Shim { connection, status: now };
                     if events.send(event).await.is_err() {
                         return;
                     }
@@ -219,9 +220,9 @@ impl Driver {
 
     /// The main process has ended and the shim has recorded it.
     async fn exited(&mut self, status: &proto::Status) {
+        let Some(shim) = self.run.as_ref().and_then(Run::shim).cloned() else { return };
         let Some(run) = self.run.take() else { return };
         let record = self.exit_record(&run.instance, status);
-        let Holder::Shim(shim) = run.holder else { return };
         self.before = Some(shim.clone());
         self.count_exit(&record, run.ready_since.as_ref()).await;
         let _ = zlh_shim::faults::point("exit.counted");
@@ -288,6 +289,8 @@ impl Driver {
     /// Forgets everything that belonged to the run that ended.
     fn leave_run(&mut self) {
         self.run = None;
+        self.memory.stopping = None;
+        self.stop_begun = None;
         self.silent.clear();
         self.shim_slot.send_replace(None);
         self.occupied = false;

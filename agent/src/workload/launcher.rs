@@ -34,6 +34,7 @@ use tokio::process::Command;
 use zlh_shim::files;
 use zlh_shim::process::ProcessId;
 
+use super::orphan::clear_slot;
 use crate::errors::chain;
 use crate::systemd::{KillMode, Systemd, own_unit, unit_of};
 
@@ -211,7 +212,12 @@ impl Launcher {
         // too late finds nothing to open.
         drop(shim_out);
         let out = pipe::Receiver::from_owned_fd(out).map_err(io_at("hear the shim"))?;
-        match (hear(out).await?, called) {
+        let said = hear(out, order).await?;
+        if matches!(said, Said::Silence) {
+            systemd.kill(&unit).await;
+            clear_after(order).await;
+        }
+        match (said, called) {
             (Said::Nothing, Err(error)) => Err(NotLaunched::Refused(chain(&error))),
             (said, _) => said.into_result().map(|()| unit).map_err(NotLaunched::Failed),
         }
@@ -276,7 +282,10 @@ impl Said {
             Self::Nothing => {
                 Err(LaunchError::Shim(format!("it ended without a word; see {} in its folder", files::LOG)))
             }
-            Self::Silence => Err(LaunchError::Shim(format!("no word from it within {SHIM_READY:?}"))),
+            Self::Silence => Err(LaunchError::Shim(
+                "it was too slow to say a word and was ended; look at the disk, then start it again"
+                    .to_owned(),
+            )),
         }
     }
 }
@@ -305,15 +314,30 @@ async fn launch_child(
         .spawn()
         .map_err(io_at("start the shim"))?;
     let Some(stdout) = child.stdout.take() else { return Ok(Said::Nothing) };
+    let said = hear(stdout, order).await;
+    if matches!(said, Ok(Said::Silence)) {
+        // It may be in a system call that ends late; it does nothing after that.
+        let _ = child.start_kill();
+        let _ = tokio::time::timeout(SHIM_GONE, child.wait()).await;
+        clear_after(order).await;
+    }
     // The runtime reaps the shim whenever it ends; nobody waits for it.
-    drop(child);
-    hear(stdout).await
+    said
 }
 
-async fn hear(stdout: impl tokio::io::AsyncRead + Unpin) -> Result<Said, LaunchError> {
+/// After a shim that said nothing: what is only slow would start later what nobody looks after.
+/// What was to be adopted lives on.
+async fn clear_after(order: &Order<'_>) {
+    if order.stdin.is_none() {
+        clear_slot(order.run_dir, None).await;
+    }
+}
+
+async fn hear(stdout: impl tokio::io::AsyncRead + Unpin, order: &Order<'_>) -> Result<Said, LaunchError> {
+    let patience = if order.stdin.is_some() { SHIM_ADOPTS } else { SHIM_READY };
     let mut line = String::new();
     let mut reader = BufReader::new(stdout.take(MAX_LINE));
-    match tokio::time::timeout(SHIM_READY, reader.read_line(&mut line)).await {
+    match tokio::time::timeout(patience, reader.read_line(&mut line)).await {
         Err(_) => Ok(Said::Silence),
         Ok(Err(source)) => Err(io_at("hear the shim")(source)),
         Ok(Ok(_)) => Ok(match line.trim_end() {
@@ -388,6 +412,12 @@ fn exposed_text(own: &str) -> String {
 
 /// How long a new shim may take until it holds the workload.
 const SHIM_READY: Duration = Duration::from_secs(15);
+
+/// How long one that adopts may take: nobody reads the terminal meanwhile.
+const SHIM_ADOPTS: Duration = Duration::from_secs(5);
+
+/// How long it may take to die.
+const SHIM_GONE: Duration = Duration::from_secs(2);
 
 /// How long systemd may take until it has executed it.
 const UNIT_STARTED: Duration = Duration::from_secs(10);

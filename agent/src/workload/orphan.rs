@@ -23,7 +23,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use zlh_shim::kin::Kin;
+use zlh_shim::kin::{self, Kin};
 use zlh_shim::ladder::{Action, Ladder};
 use zlh_shim::living::Living;
 use zlh_shim::process::{ProcessId, carriers};
@@ -320,6 +320,17 @@ async fn sleep_until(due: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// Ends whoever holds or would hold a run without answering, the shims first so that none of
+/// them starts anything any more, then what is left of it. `shim` is one that is known by name.
+pub(crate) async fn clear_slot(run_dir: &std::path::Path, shim: Option<ProcessId>) {
+    let shims = kin::shims(run_dir).into_iter().chain(shim).filter_map(Living::open);
+    for shim in shims.collect::<Vec<_>>() {
+        let _ = shim.signal(Signal::KILL);
+        until(LEAVE, || shim.has_ended()).await;
+    }
+    sweep_slot(run_dir).await;
 }
 
 /// Ends whatever of a run is left that nobody knows by name: it has the slot's lock open.

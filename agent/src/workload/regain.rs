@@ -18,9 +18,6 @@ use super::launcher::{Launcher, Order};
 use super::shim_client::ShimClient;
 use crate::errors::chain;
 
-/// How long a new shim may take to adopt the workload.
-const ADOPT: Duration = Duration::from_secs(5);
-
 /// Shims lost within this time count against the next adoption.
 const RECENT: Duration = Duration::from_secs(60);
 
@@ -133,12 +130,8 @@ impl Known {
         }
         let Some(legacy) = &self.legacy else { return Err(Trouble::NoTerminal) };
         let known_head = *head.borrow();
-        let adopted = tokio::time::timeout(ADOPT, adopt(self, legacy, known_head));
-        match adopted.await {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => return Err(Trouble::NotAdopted(why)),
-            Err(_) => return Err(Trouble::NotAdopted(format!("no word from it within {ADOPT:?}"))),
-        }
+        // A shim that is too slow is ended by the launcher.
+        adopt(self, legacy, known_head).await.map_err(Trouble::NotAdopted)?;
         let connected = ShimClient::connect(&self.run_dir, &self.instance, head).await;
         connected.map_err(|error| Trouble::NotAdopted(chain(&error)))
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use slog::{info, warn};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use zlh_api::{OperationKind, Problem};
 use zlh_shim::ladder::{DEFAULT_CAP, LONGEST};
 use zlh_shim::process::ProcessId;
@@ -18,6 +19,7 @@ use super::driver::{Driver, Event, Holder};
 use super::handle::{Leaving, Outcome};
 use super::machine::{Command, Phase};
 use super::saving::{AFTERMATH, Extend, Overdue, Saving};
+use super::stored::Stopping;
 
 impl Driver {
     /// `POST /stop`. Once more while one is under way: the warnings are skipped.
@@ -27,7 +29,7 @@ impl Driver {
         let outcome = self.command(Command::Stop, OperationKind::Stop)?;
         if again {
             // Only this: who looks whether it saves is not disturbed, however often it is asked.
-            self.tell_stop();
+            self.tell_stop(self.stop_plan());
         }
         Ok(outcome)
     }
@@ -67,15 +69,37 @@ impl Driver {
         }
     }
 
-    pub(super) fn stop_run(&mut self) {
-        self.tell_stop();
-        self.watch_saving();
+    /// The stop under way, for the next agent, should this one not see its end.
+    pub(super) fn stopping(&self) -> Option<Stopping> {
+        let Phase::Stopping { .. } = self.machine.phase() else { return None };
+        let instance = self.run.as_ref().map(|run| &run.instance).or(self.starting.as_ref())?;
+        Some(Stopping { instance: instance.clone(), restart: self.memory.wanted })
     }
 
-    fn tell_stop(&self) {
-        let Some(run) = &self.run else { return };
-        let warned = self.occupied && !self.unwarned;
+    /// Whether an earlier agent was stopping a run, and whether another one was to follow it.
+    pub(super) fn was_stopping(&self, instance: &str) -> Option<bool> {
+        let stopping = self.memory.stopping.as_ref().filter(|stopping| stopping.instance == instance)?;
+        Some(stopping.restart)
+    }
+
+    pub(super) fn stop_run(&mut self) {
         let plan = self.stop_plan();
+        self.tell_stop(plan.clone());
+        self.watch_saving(plan);
+    }
+
+    /// The run has another holder: a stop under way goes on in the time that is left of it.
+    pub(super) fn go_on_stopping(&mut self) {
+        let gone = self.stop_begun.map(|begun| begun.elapsed()).unwrap_or_default();
+        let plan = what_is_left(self.stop_plan(), gone);
+        self.tell_stop(plan.clone());
+        self.watch_saving(plan);
+    }
+
+    fn tell_stop(&mut self, plan: StopPlan) {
+        let Some(run) = &self.run else { return };
+        self.stop_begun.get_or_insert_with(Instant::now);
+        let warned = self.occupied && !self.unwarned;
         let plan = if warned { plan } else { StopPlan { warn: Vec::new(), ..plan } };
         if let (Some(lead), Some(operation)) = (plan.warn.iter().map(|w| w.before_ms).max(), &self.operation)
         {
@@ -101,7 +125,7 @@ impl Driver {
     }
 
     /// Gives a stop that is under way more time while the server saves.
-    pub(super) fn watch_saving(&mut self) {
+    pub(super) fn watch_saving(&mut self, plan: StopPlan) {
         let (Some(run), Some(request)) = (&self.run, &self.request) else { return };
         let events = self.events_in.clone();
         let (extend, overdue) = match &run.holder {
@@ -120,7 +144,7 @@ impl Driver {
             overdue,
             log: self.context.log.clone(),
         };
-        let task = tokio::spawn(saving.watch(self.stop_plan()));
+        let task = tokio::spawn(saving.watch(plan));
         if let Some(before) = self.saving.replace(task.abort_handle()) {
             before.abort();
         }
@@ -128,7 +152,7 @@ impl Driver {
 
     /// What the running spec says, as the operator wants it: it was written for this very
     /// run, whatever is installed now.
-    fn stop_plan(&self) -> StopPlan {
+    pub(super) fn stop_plan(&self) -> StopPlan {
         let plan = match (Spec::read(&self.context.run_dir), &self.installed) {
             (Ok(spec), _) => spec.stop,
             (Err(_), Some(installed)) => installed.stop_plan(),
@@ -145,5 +169,51 @@ impl Driver {
             Some(limit) => plan.within(limit),
             None => plan,
         }
+    }
+}
+
+/// What is left of a plan after `gone`. The grace is used up first, and none of it begins anew;
+/// SIGTERM is always given its time, because nobody may have sent one yet.
+fn what_is_left(plan: StopPlan, gone: Duration) -> StopPlan {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let gone = ms(gone);
+    let lead = plan.warn.iter().map(|warning| warning.before_ms).max().unwrap_or(0);
+    let granted = lead.saturating_add(plan.grace_ms);
+    // A save that goes on has to be seen before the next rung.
+    let grace_ms = granted.saturating_sub(gone).min(plan.grace_ms).max(plan.grace_ms.min(ms(SIGHT)));
+    let cap = plan.cap_ms.unwrap_or(ms(DEFAULT_CAP));
+    let warn = if gone == 0 { plan.warn } else { Vec::new() };
+    StopPlan { grace_ms, cap_ms: Some(cap.saturating_sub(gone).max(grace_ms)), warn, ..plan }
+}
+
+/// In which a save that goes on is seen.
+const SIGHT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use zlh_shim::spec::Warning;
+
+    use super::*;
+
+    fn left(gone_ms: u64) -> (u64, u64, Option<u64>, usize) {
+        let warn = vec![Warning { before_ms: 10_000, command: "say soon".to_owned() }];
+        let plan = StopPlan {
+            command: Some("stop".to_owned()),
+            grace_ms: 90_000,
+            term_ms: 20_000,
+            cap_ms: Some(600_000),
+            warn,
+        };
+        let left = what_is_left(plan, Duration::from_millis(gone_ms));
+        (left.grace_ms, left.term_ms, left.cap_ms, left.warn.len())
+    }
+
+    #[test]
+    fn a_stop_in_other_hands_does_not_begin_anew() {
+        assert_eq!(left(0), (90_000, 20_000, Some(600_000), 1));
+        assert_eq!(left(3_000), (90_000, 20_000, Some(597_000), 0), "the lead is used up first");
+        assert_eq!(left(13_000), (87_000, 20_000, Some(587_000), 0));
+        assert_eq!(left(99_000), (2_000, 20_000, Some(501_000), 0));
+        assert_eq!(left(10_000_000), (2_000, 20_000, Some(2_000), 0), "SIGTERM has its time");
     }
 }

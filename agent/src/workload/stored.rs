@@ -36,6 +36,18 @@ pub(crate) struct Memory {
     pub ready: Option<(String, BootTime)>,
     /// RFC 3339, to show.
     pub last_ready_at: Option<String>,
+    /// The stop that was accepted and has not ended yet.
+    #[serde(default)]
+    pub stopping: Option<Stopping>,
+}
+
+/// A stop under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stopping {
+    /// The run that is stopped.
+    pub instance: String,
+    /// Whether another one follows it.
+    pub restart: bool,
 }
 
 /// An instant that survives processes, but not the container.

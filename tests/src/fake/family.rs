@@ -25,6 +25,8 @@ pub enum Role {
     Lingerer,
     /// Starts others like itself for as long as it lives.
     Bomber,
+    /// Lets its first thread end while another computes, in a session of its own.
+    Headless,
     /// Changes to `--child-uid`, in a session of its own, then does nothing.
     Defector,
 }
@@ -56,6 +58,33 @@ pub(crate) fn defector(uid: u32, settings: &Settings) -> anyhow::Result<()> {
         myself(Role::Defector, settings)?.args(["--child-uid", &uid.to_string()]).spawn().context("fork")?;
     open_events(settings).record(What::Child, child.id().to_string());
     drop(child);
+    Ok(())
+}
+
+/// Starts a child that goes on without its first thread.
+pub(crate) fn headless(settings: &Settings) -> anyhow::Result<()> {
+    let child = myself(Role::Headless, settings)?.spawn().context("fork")?;
+    open_events(settings).record(What::Child, child.id().to_string());
+    drop(child);
+    Ok(())
+}
+
+/// To the kernel it is a zombie with threads.
+fn lose_head(settings: &Settings) -> anyhow::Result<()> {
+    nix::unistd::setsid().context("setsid")?;
+    let end = Instant::now() + settings.linger();
+    std::thread::Builder::new().spawn(move || {
+        while Instant::now() < end {
+            std::hint::spin_loop();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::process::exit(0);
+    })?;
+    #[allow(unsafe_code, reason = "no safe call ends the first thread alone")]
+    // SAFETY: this thread ends here; what it owns stays as it is for the others.
+    unsafe {
+        nix::libc::syscall(nix::libc::SYS_exit, 0)
+    };
     Ok(())
 }
 
@@ -101,6 +130,7 @@ pub(crate) fn play(role: Role, settings: &Settings) -> ExitCode {
             Ok(())
         }
         Role::Bomber => explode(settings),
+        Role::Headless => lose_head(settings),
         Role::Defector => defect(settings),
     };
     if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

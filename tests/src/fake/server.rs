@@ -117,6 +117,9 @@ impl<'a> Server<'a> {
         if let Some(count) = settings.forks {
             self.report(family::litter(count, settings));
         }
+        if settings.headless == Some(true) {
+            self.report(family::headless(settings));
+        }
         if let Some(uid) = settings.child_uid {
             self.report(family::defector(uid, settings));
         }

@@ -132,6 +132,9 @@ settings! {
     /// After `Done`, fork this many grandchildren.
     #[arg(long, env = "ZLH_FAKE_FORKS")]
     forks: u32,
+    /// After `Done`, start a process whose first thread ends while another runs.
+    #[arg(long, env = "ZLH_FAKE_HEADLESS", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    headless: bool,
     /// After `Done`, start a process that changes to this user (as root).
     #[arg(long, env = "ZLH_FAKE_CHILD_UID")]
     child_uid: u32,

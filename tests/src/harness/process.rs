@@ -32,7 +32,7 @@ impl Process {
     /// The process that has this pid now; none when there is none, or only its remains.
     pub fn of(pid: i32) -> Option<Self> {
         let (state, _, start) = stat(pid)?;
-        (state != 'Z' && state != 'X').then_some(Self { pid, start })
+        (state != 'X').then_some(Self { pid, start })
     }
 
     /// Whether it still runs.
@@ -123,9 +123,12 @@ pub fn living_in(dir: &Path) -> Vec<Process> {
 
 /// Every process whose environment holds this entry, wherever it lives and whoever it is.
 pub fn carrying(entry: &str) -> Vec<Process> {
+    // Without its first thread a process shows its environment in the others only.
     let carries = |pid: i32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        threads
+            .map(|thread| fs::read(thread.path().join("environ")).unwrap_or_default())
+            .any(|environment| environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes()))
     };
     all().into_iter().map(|(process, _)| process).filter(|process| carries(process.pid)).collect()
 }
@@ -136,18 +139,22 @@ fn all() -> Vec<(Process, i32)> {
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid| {
         let (state, ppid, start) = stat(pid)?;
-        (state != 'Z' && state != 'X').then_some((Process { pid, start }, ppid))
+        (state != 'X').then_some((Process { pid, start }, ppid))
     })
     .collect()
 }
 
-/// State, parent and start time.
+/// State, parent and start time. `X` is whoever has no thread left: one whose first thread has
+/// ended runs on with the others, and looks like a zombie.
 fn stat(pid: i32) -> Option<(char, i32, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, also `) `.
     let (_, rest) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split(' ').collect();
-    Some((fields.first()?.chars().next()?, fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?))
+    let state = fields.first()?.chars().next()?;
+    let threads: u32 = fields.get(17)?.parse().ok()?;
+    let state = if state == 'Z' && threads <= 1 { 'X' } else { state };
+    Some((state, fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?))
 }
 
 #[cfg(test)]

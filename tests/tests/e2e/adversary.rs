@@ -184,6 +184,16 @@ fn a_child_that_became_another_user() {
 }
 
 #[test]
+fn a_child_whose_first_thread_has_ended() {
+    ends_both_ways(&["--headless"], |agent| {
+        carrying(&agent.mark()).iter().any(|process| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap_or_default();
+            stat.contains(") Z ")
+        })
+    });
+}
+
+#[test]
 fn input_that_nobody_reads() {
     let line = serde_json::json!({ "command": "x".repeat(4000) });
     ends_both_ways(&["--deaf", "--ignore-sigterm"], |agent| {
@@ -202,6 +212,20 @@ fn a_frozen_shim_does_not_keep_anybody_from_stopping() {
     until("the frozen shim is gone", SOON, || !shim.is_alive());
     agent.post("/start", 202);
     agent.wait_ready();
+}
+
+#[test]
+fn a_stop_that_a_frozen_shim_does_not_take_has_its_deadline_from_the_request() {
+    let plan = FakePlan { grace_s: 7, term_s: 1, ..FakePlan::new(&["--stop", "ignore", "--ignore-sigterm"]) };
+    let agent = ready(&plan);
+    let game = agent.game();
+    agent.shims()[0].signal(Signal::SIGSTOP);
+    let asked = Instant::now();
+    agent.post("/stop", 204);
+    until("the end of it", 2 * SOON, || !game.is_alive());
+    let took = asked.elapsed();
+    assert!(took >= 7 * SECOND && took <= 8 * SECOND + SLACK, "{took:?}");
+    agent.wait_state(State::Idle);
 }
 
 #[test]
