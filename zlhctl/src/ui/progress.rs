@@ -325,7 +325,7 @@ mod tests {
     fn a_terminal_shows_bytes_and_rate() {
         let text = shown(Some(&done(50 << 20, Some(100 << 20), "bytes", Some(5 << 20))));
         assert!(text.contains("lobby fetching server.jar"), "{text}");
-        assert!(text.contains("[██████████          ] 50 MiB of 100 MiB, 5.0 MiB/s"), "{text}");
+        assert!(text.contains("[██████████▌         ] 50 MiB of 100 MiB, 5.0 MiB/s"), "{text}");
         let text = shown(Some(&done(50 << 20, None, "bytes", Some(5 << 20))));
         assert!(text.contains(" 50 MiB, 5.0 MiB/s") && !text.contains('['), "{text}");
         let text = shown(Some(&done(3, Some(10), "steps", None)));
