@@ -220,6 +220,9 @@ async fn tell_status(
     }
 }
 
+/// In which a child of a killed agent has executed what it was forked for.
+const FORKED: Duration = Duration::from_millis(500);
+
 /// Two agents on one root would fight over everything.
 fn one_agent(paths: &Paths) -> Result<std::fs::File, String> {
     let path = paths.lock_file();
@@ -231,7 +234,17 @@ fn one_agent(paths: &Paths) -> Result<std::fs::File, String> {
         _ => Err(error),
     });
     let file = opened.map_err(|error| format!("cannot open {}: {error}", path.display()))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    // What an agent that was killed had forked has the lock until it executes.
+    let until = std::time::Instant::now() + FORKED;
+    let locked = loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if std::time::Instant::now() < until => {
+                std::thread::sleep(FORKED / 50);
+            }
+            result => break result,
+        }
+    };
+    match locked {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(format!(
             "another agent already runs on this root ({} is locked); stop it first",

@@ -268,7 +268,7 @@ fn room_is_left_for_others() {
         return;
     };
     let bytes = vec![7; 2 << 20];
-    let files: Vec<Raw> = (0..60).map(|n| file(&format!("tree/{n}"), bytes.clone())).collect();
+    let files: Vec<Raw> = (0..60).map(|n| file(format!("tree/{n}"), bytes.clone())).collect();
     let archive = tempfile::tempdir().unwrap();
     let path = archive.path().join("archive");
     std::fs::write(&path, zst(&tar(&files))).unwrap();

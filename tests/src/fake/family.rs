@@ -78,7 +78,6 @@ fn lose_head(settings: &Settings) -> anyhow::Result<()> {
             std::hint::spin_loop();
             std::thread::sleep(Duration::from_millis(1));
         }
-        std::process::exit(0);
     })?;
     #[allow(unsafe_code, reason = "no safe call ends the first thread alone")]
     // SAFETY: this thread ends here; what it owns stays as it is for the others.

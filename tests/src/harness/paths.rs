@@ -27,8 +27,11 @@ fn profile_dir() -> Result<PathBuf> {
 /// Cargo's target directory.
 pub fn target_dir() -> Result<PathBuf> {
     let dir = profile_dir()?;
-    // The folder of a target triple has a tag of its own: the outermost one counts.
-    let tagged = dir.ancestors().filter(|dir| dir.join("CACHEDIR.TAG").is_file()).last();
+    // The folder of a target triple has a tag of its own: the outermost one counts. Cargo tags
+    // none that was there before it.
+    let is_cargos =
+        |dir: &&Path| [".rustc_info.json", "CACHEDIR.TAG"].iter().any(|file| dir.join(file).is_file());
+    let tagged = dir.ancestors().filter(is_cargos).last();
     tagged
         .map(Path::to_owned)
         .with_context(|| format!("{} is below no cargo target directory", dir.display()))

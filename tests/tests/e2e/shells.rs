@@ -54,7 +54,13 @@ fn list(agent: &Agent) -> Vec<Shell> {
 
 fn attach(agent: &Agent, name: &str, query: &str) -> Viewer {
     let protocol = [("sec-websocket-protocol", CONSOLE_PROTOCOL)];
-    Viewer::open(agent.address(), &format!("/shells/{name}/stream{query}"), &protocol).unwrap()
+    let path = format!("/shells/{name}/stream{query}");
+    let mut viewer = Viewer::open(agent.address(), &path, &protocol).unwrap();
+    // What is typed before would come as a screen.
+    viewer.receive_until("the screen", SOON, |viewer| {
+        viewer.events().iter().any(|event| matches!(event, ConsoleEvent::Live { .. }))
+    });
+    viewer
 }
 
 fn process(shell: &Shell) -> Process {

@@ -184,6 +184,11 @@ fn what_cannot_be_right_changes_nothing_at_all() {
 fn what_was_withdrawn_after_it_was_installed_says_so_until_it_is_offered_again() {
     let mut bench = Bench::ready(&[]);
     let game = bench.agent.game();
+    // A game whose only runtime is withdrawn would be refused with the whole catalog.
+    let versions = bench.agent.store.catalog["runtimes"][0]["versions"].as_array_mut().unwrap();
+    let other = versions[0].clone();
+    versions.push(other);
+    versions[1]["version"] = json!("1.0.1");
     let warned =
         |bench: &Bench, words: &str| bench.agent.status().warnings.iter().any(|it| it.contains(words));
     // Whoever asks for an update has the catalog read, as the regular look does.
