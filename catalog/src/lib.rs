@@ -54,7 +54,7 @@ pub use signing::{SecretKey, SigningError};
 pub use stop::{StopOverride, StopProtocol, StopWarning};
 pub use template::{Template, TemplateError, Values, Variable};
 pub use validate::{CatalogError, MAX_SERIAL, Problem};
-pub use version::{RangeError, VersionRange, compare_versions};
+pub use version::{RangeError, VersionRange, compare_versions, is_snapshot};
 
 /// The JSON Schema (draft 2020-12) of a catalog, for editors and other tools.
 pub const SCHEMA_JSON: &str = include_str!("../schema.json");

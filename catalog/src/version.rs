@@ -170,7 +170,7 @@ fn announces(version: &str, release: &str) -> bool {
 }
 
 /// Minecraft's weekly snapshots: year, `w`, week, letter.
-pub(crate) fn is_snapshot(version: &str) -> bool {
+pub fn is_snapshot(version: &str) -> bool {
     matches!(
         tokens(version).as_slice(),
         [Token::Number(_), Token::Word("w"), Token::Number(_), Token::Word(_), ..]

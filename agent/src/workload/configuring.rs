@@ -1,7 +1,7 @@
 //! What is to run: a payload is checked, stored, and what it asks for installed and started.
 
 use zlh_api::{Config, ErrorCode, OperationKind, Problem};
-use zlh_catalog::compare_versions;
+use zlh_catalog::{compare_versions, is_snapshot};
 
 use super::driver::Driver;
 use super::handle::Outcome;
@@ -25,25 +25,25 @@ impl Driver {
         Ok(self.accept(admission, OperationKind::Install))
     }
 
-    /// An older server may destroy a world that a newer one has opened.
+    /// An older server may destroy a world that a newer one has opened. Of a snapshot and a release
+    /// nobody can say which is older.
     pub(super) fn check_downgrade(&self, config: &Config) -> Result<(), Problem> {
-        let Some(installed) = self.installed.as_ref().filter(|_| self.payload.as_ref() != Some(config))
-        else {
+        if self.payload.as_ref() == Some(config) {
             return Ok(());
-        };
+        }
         let request = payload::check(config)?;
-        let root =
-            |game: &str, variant: &str, world: &str| self.context.paths.game_root(game, variant, world);
-        let here = root(&request.game, &request.variant, &request.world);
-        let opened = here == root(&installed.game, &installed.variant, &installed.world) && here.exists();
-        if !opened || compare_versions(&request.version, &installed.version).is_ge() {
+        let root = self.context.paths.game_root(&request.game, &request.variant, &request.world);
+        let Some(opened) = self.context.shelf.opened_with(&root) else { return Ok(()) };
+        if is_snapshot(&opened) != is_snapshot(&request.version)
+            || compare_versions(&request.version, &opened).is_ge()
+        {
             return Ok(());
         }
         let detail = format!(
-            "{} is older than {}, which this world was opened with: an older server may destroy it. Go back with \
-             POST /game/version/rollback, which brings the world of then; or send POST /game/version with \
+            "{} is older than {opened}, which this world was opened with: an older server may destroy it. Go back \
+             with POST /game/version/rollback, which brings the world of then; or send POST /game/version with \
              \"force\": true; or configure another world",
-            request.version, installed.version
+            request.version
         );
         Err(Problem::new(ErrorCode::WrongState, detail))
     }
@@ -71,9 +71,19 @@ impl Driver {
     pub(super) fn take_back(&mut self, config: Config, installed: Installed) -> Result<Outcome, Problem> {
         let request = payload::check(&config)?;
         match self.machine.phase() {
-            Phase::Idle | Phase::Error { alive: false, .. } if self.operation.is_none() => {}
+            // It was begun already, by an agent before this one or by this one's own start.
+            Phase::Installing { cancelled: false }
+            | Phase::Spawning
+            | Phase::Starting
+            | Phase::Running { .. }
+                if self.payload.as_ref() == Some(&config) =>
+            {
+                return Ok(Outcome { state: self.machine.state(), operation: self.operation.clone() });
+            }
+            Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. } if self.operation.is_none() => {}
             _ => return Err(self.refuse(Refusal::Busy)),
         }
+        self.backoff_due = None;
         self.context.shelf.store_installed(&installed).map_err(|error| {
             let detail = format!("what is installed cannot be recorded: {error}; free some disk space");
             Problem::new(ErrorCode::Internal, detail)

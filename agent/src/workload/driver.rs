@@ -156,8 +156,8 @@ pub(crate) struct Driver {
     pub(super) operation: Option<OperationSummary>,
     /// What is being done with runtimes or a port, beside everything else.
     pub(super) tending: Option<OperationSummary>,
-    /// It takes runtimes away: nothing is started meanwhile.
-    pub(super) takes_away: bool,
+    /// It takes runtimes away.
+    pub(super) takes_away: Option<TakesAway>,
     /// What the next installation replaces.
     pub(super) damaged: Option<Damaged>,
     pub(super) install_step: String,
@@ -191,6 +191,15 @@ pub(crate) struct Driver {
     pub(super) events_in: mpsc::Sender<Event>,
 }
 
+/// Which runtimes are taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TakesAway {
+    /// The one that what is configured runs with.
+    Used,
+    /// Others.
+    Unused,
+}
+
 /// The channels a driver is built on.
 pub(super) struct Channels {
     pub requests: mpsc::Receiver<Request>,
@@ -219,7 +228,7 @@ impl Driver {
             unasked: false,
             operation: None,
             tending: None,
-            takes_away: false,
+            takes_away: None,
             damaged: None,
             install_step: String::new(),
             silent: String::new(),
@@ -299,7 +308,7 @@ impl Driver {
     /// In a container that shuts down a restart stays planned, for the next boot; while runtimes
     /// are taken away, for when that is over.
     fn may_restart(&self) -> bool {
-        !self.shutdown.has_begun() && !self.takes_away
+        !self.shutdown.has_begun() && !self.start_waits()
     }
 
     fn serve(&mut self, request: Request) {
@@ -326,7 +335,7 @@ impl Driver {
             return Err(shutdown::refusal());
         }
         if !matches!(verb, Verb::Stop { .. } | Verb::Tend(_) | Verb::Reread { .. }) {
-            self.check_runtimes()?;
+            self.check_runtimes(&verb)?;
         }
         match verb {
             Verb::Configure(config) => {

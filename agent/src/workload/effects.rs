@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slog::{info, o};
+use slog::{info, o, warn};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use zlh_api::{OperationKind, OperationState};
@@ -154,6 +154,11 @@ impl Driver {
             self.observe(Observation::SpawnFailed("the system has no random numbers".to_owned()));
             return;
         };
+        let root = self.context.paths.game_root(&request.game, &request.variant, &request.world);
+        if let Err(error) = self.context.shelf.note_opened(&root, &request.version) {
+            // Only a later payload goes by it.
+            warn!(self.context.log, "which version opens the world cannot be recorded"; "error" => %error);
+        }
         self.current_operation(OperationKind::Start, "starting");
         self.note_start(&instance, why);
         self.starting = Some(instance.clone());

@@ -170,7 +170,7 @@ impl Driver {
         self.run = Some(run);
         // A stop that was asked for while nobody could hear it.
         if matches!(self.machine.phase(), Phase::Stopping { .. }) || self.shutdown.has_begun() {
-            self.stop_run();
+            self.go_on_stopping();
         }
         self.check_launcher();
     }

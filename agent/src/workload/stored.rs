@@ -1,5 +1,6 @@
 //! What a workload's driver remembers across agents.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -89,6 +90,7 @@ pub(crate) struct Shelf {
     payload: PathBuf,
     memory: PathBuf,
     installed: PathBuf,
+    opened: PathBuf,
 }
 
 impl Shelf {
@@ -97,6 +99,7 @@ impl Shelf {
             payload: paths.payload(),
             memory: paths.state().join("workload.json"),
             installed: paths.state().join("installed.json"),
+            opened: paths.state().join("opened.json"),
         }
     }
 
@@ -138,6 +141,26 @@ impl Shelf {
     /// Records what is installed.
     pub(crate) fn store_installed(&self, installed: &Installed) -> std::io::Result<()> {
         durable::write_record(&self.installed, plan::SCHEMA, &Some(installed))
+    }
+
+    /// The version that a server's folder was opened with last, as far as anybody knows.
+    pub(crate) fn opened_with(&self, root: &Path) -> Option<String> {
+        self.opened().remove(root)
+    }
+
+    /// A version is about to open a server's folder.
+    pub(crate) fn note_opened(&self, root: &Path, version: &str) -> std::io::Result<()> {
+        let mut opened = self.opened();
+        if opened.insert(root.to_owned(), version.to_owned()).as_deref() == Some(version) {
+            return Ok(());
+        }
+        // Worlds that are gone are nobody's.
+        opened.retain(|root, _| root.exists());
+        durable::write_record(&self.opened, SCHEMA, &opened)
+    }
+
+    fn opened(&self) -> BTreeMap<PathBuf, String> {
+        durable::read_record(&self.opened, SCHEMA).unwrap_or_default()
     }
 
     /// From now on nothing counts as installed.

@@ -7,8 +7,8 @@ use zlh_api::{ErrorCode, OperationKind, OperationState, Problem};
 use zlh_artifacts::InstalledTree;
 use zlh_catalog::Audience;
 
-use super::driver::{Driver, Event};
-use super::handle::Outcome;
+use super::driver::{Driver, Event, TakesAway};
+use super::handle::{Outcome, Verb};
 use super::machine::{Phase, Refusal};
 use crate::errors::chain;
 use crate::install::{Act, Kind, Step, Tend, TendJob, is};
@@ -31,7 +31,10 @@ impl Driver {
         info!(self.context.log, "{phase}"; "operation" => &operation.id);
         self.note_operation(&operation);
         self.tending = Some(operation.clone());
-        self.takes_away = tend.takes_away();
+        self.takes_away = tend.takes_away().then(|| match &tend.act {
+            Act::Repair(tree) | Act::Remove { tree, .. } if is(tree, used.as_deref()) => TakesAway::Used,
+            _ => TakesAway::Unused,
+        });
         let job = TendJob {
             paths: self.context.paths.clone(),
             config: self.context.config.clone(),
@@ -52,7 +55,11 @@ impl Driver {
                     }
                 }
             };
-            let result = job.run(report).await.map_err(|error| chain(&error));
+            // However it ends, the driver hears of it.
+            let result = match tokio::spawn(job.run(report)).await {
+                Ok(result) => result.map_err(|error| chain(&error)),
+                Err(error) => Err(error.to_string()),
+            };
             drop(events.send(Event::Tended(result)).await);
         });
         Ok(Outcome { state: self.machine.state(), operation: Some(operation) })
@@ -100,13 +107,27 @@ impl Driver {
         })
     }
 
-    /// Refuses what could start the game while runtimes are taken away. What runs is not touched
+    /// Whether what is configured cannot be started now, because its runtime is taken away, or
+    /// because it would be installed, with a runtime that is.
+    pub(super) fn start_waits(&self) -> bool {
+        match self.takes_away {
+            None => false,
+            Some(TakesAway::Used) => true,
+            Some(TakesAway::Unused) => !self.is_in_place(),
+        }
+    }
+
+    /// Refuses what could start the game with a runtime that is taken away. What runs is not touched
     /// by that, and may be asked for anything.
-    pub(super) fn check_runtimes(&self) -> Result<(), Problem> {
+    pub(super) fn check_runtimes(&self, verb: &Verb) -> Result<(), Problem> {
         let starts =
             matches!(self.machine.phase(), Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. });
+        let waits = match verb {
+            Verb::Start | Verb::Restart { .. } => self.start_waits(),
+            _ => self.takes_away.is_some(),
+        };
         match &self.tending {
-            Some(operation) if self.takes_away && starts => {
+            Some(operation) if waits && starts => {
                 let detail = "runtimes are being repaired or removed: wait for that";
                 Err(Problem::new(ErrorCode::OperationInProgress, detail).with_operation(operation.clone()))
             }
@@ -151,7 +172,7 @@ impl Driver {
 
     pub(super) fn tended(&mut self, result: Result<String, String>) {
         let Some(operation) = self.tending.take() else { return };
-        self.takes_away = false;
+        self.takes_away = None;
         let (state, error) = match result {
             Ok(done) => {
                 info!(self.context.log, "{done}"; "operation" => &operation.id);

@@ -6,13 +6,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 use zlh_api::{ErrorCode, GameVersion, OperationState, State, Status};
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::faults::Faults;
 use zlh_tests::harness::http::Response;
 use zlh_tests::harness::store::{FakePlan, Store, VARIANT, VERSION, fake_version};
-use zlh_tests::harness::wait::{SOON, eventually};
+use zlh_tests::harness::wait::{SOON, eventually, until};
 
 const NEWER: &str = "1.19";
 const BROKEN: &str = "1.20";
@@ -229,7 +230,14 @@ fn a_withdrawn_version_comes_back_where_it_ran_and_failed_copies_do_not_pile_up(
 
 #[test]
 fn a_payload_opens_no_world_with_an_older_server() {
-    let agent = agent();
+    const SNAPSHOT: &str = "24w14a";
+    let mut agent = prepared();
+    let path = format!("minecraft/fake/{SNAPSHOT}/server.jar");
+    let server = agent.store.put(&path, SNAPSHOT.as_bytes(), "application/java-archive").unwrap();
+    agent.store.add_version(VARIANT, fake_version(SNAPSHOT, server, &FakePlan::new(&[])));
+    agent.store.publish().unwrap();
+    agent.start();
+    begin(&agent);
     let done = agent.outcome(&change(&agent, NEWER).expect(202));
     assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
     agent.post("/stop", 204);
@@ -244,6 +252,14 @@ fn a_payload_opens_no_world_with_an_older_server() {
     agent.wait_ready();
     agent.post("/stop", 204);
     agent.wait_state(State::Idle);
+    // The first one is remembered meanwhile.
+    let refused = agent.http().post_json("/config", &agent.payload()).unwrap().expect(409).problem();
+    assert!(refused.detail.contains(NEWER), "{refused:?}");
+    payload["version"] = json!(SNAPSHOT);
+    agent.http().post_json("/config", &payload).unwrap().expect(202);
+    agent.wait_ready();
+    agent.post("/stop", 204);
+    agent.wait_state(State::Idle);
     payload["world"] = agent.payload()["world"].clone();
     payload["version"] = json!(NEWER);
     agent.http().post_json("/config", &payload).unwrap().expect(202);
@@ -253,6 +269,57 @@ fn a_payload_opens_no_world_with_an_older_server() {
     assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
     runs(&agent, VERSION);
     assert_eq!(region(&agent.game_root()), "the work of months");
+}
+
+/// The server that was taken back crashed while nobody was there: that is no verdict on it, and
+/// nobody waits for a pause.
+#[test]
+fn what_was_taken_back_and_crashed_meanwhile_is_started_again() {
+    let mut agent = prepared();
+    let path = "minecraft/fake/1.18/server.jar";
+    let server = agent.store.put(path, b"1.18", "application/java-archive").unwrap();
+    let slow = fake_version("1.18", server, &FakePlan::new(&["--startup-delay", "3s"]));
+    agent.store.add_version(VARIANT, slow);
+    agent.store.publish().unwrap();
+    agent.start();
+    let mut payload = agent.payload();
+    payload["version"] = json!("1.18");
+    agent.http().post_json("/config", &payload).unwrap().expect(202);
+    agent.wait_ready();
+    let done = agent.outcome(&change(&agent, NEWER).expect(202));
+    assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
+    agent.post("/game/version/rollback", 202);
+    agent.wait_status("the old version starts", SOON, |status| {
+        let version = status.config.as_ref().and_then(|config| config.version.as_deref());
+        version == Some("1.18") && status.process_running && !status.ready
+    });
+    let game = agent.game();
+    let environment = fs::read_to_string(format!("/proc/{}/environ", game.pid)).unwrap();
+    let shims = agent.shims();
+    let mark = environment.split('\0').find_map(|entry| entry.strip_prefix("ZLH_INSTANCE=")).unwrap();
+    agent.process().signal(Signal::SIGKILL);
+    game.signal(Signal::SIGKILL);
+    let record = agent.root_path("opt/zlh-agent/run/game/exit.json");
+    until("the record of its end", SOON, || {
+        fs::read_to_string(&record).is_ok_and(|record| record.contains(mark))
+    });
+    // A shim that still told of it would be heard as if the agent had been there.
+    for shim in &shims {
+        shim.signal(Signal::SIGKILL);
+    }
+    until("the end of the shim", SOON, || shims.iter().all(|shim| !shim.is_alive()));
+    agent.kill();
+    agent.start();
+    let settled = eventually("the end of the rollback", SOON, || {
+        let version = version(&agent);
+        if version.change.is_none() && agent.status().ready {
+            Ok(version)
+        } else {
+            Err(format!("{version:?}"))
+        }
+    });
+    assert_eq!(settled.version, "1.18");
+    assert_eq!(jar(&agent), "1.18");
 }
 
 #[test]
