@@ -100,6 +100,10 @@ impl Store {
     pub fn put(&self, path: &str, content: &[u8], media_type: &str) -> Result<Value> {
         let file = self.path(path);
         fs::create_dir_all(file.parent().context("a path with a folder")?)?;
+        // Not in place: other stores may have the same file.
+        if file.exists() {
+            fs::remove_file(&file)?;
+        }
         fs::write(file, content)?;
         self.describe(path, media_type)
     }

@@ -57,6 +57,8 @@ fn drift_is_found_named_and_put_right() {
     // Nothing is taken away before the archive is here.
     let archive = agent.store.path(RUNTIME);
     let good = fs::read(&archive).unwrap();
+    // Not in place: other stores have the same file.
+    fs::remove_file(&archive).unwrap();
     let cache = agent.root_path("opt/zlh/cache");
     fs::remove_dir_all(&cache).unwrap();
     fs::write(&archive, "half of it").unwrap();
