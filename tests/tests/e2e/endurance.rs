@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 use zlh_api::State;
 use zlh_tests::fake::events::What;
 use zlh_tests::fake::output::check_flood;
@@ -139,7 +140,16 @@ fn few_descriptors_are_enough() {
     let game = agent.game();
     // More callers than there are descriptors for, who say nothing.
     let callers: Vec<_> = (0..FEW * 2).map(|_| std::net::TcpStream::connect(agent.address())).collect();
-    agent.command("say still here");
+    // Those who say nothing are sent away after a while; until then it may be refused, in words.
+    eventually("a command is taken", SOON, || {
+        let line = json!({ "command": "say still here" });
+        let answer = agent.http().post_json("/console/command", &line).map_err(|error| error.to_string())?;
+        match answer.status {
+            204 => Ok(()),
+            503 => Err(answer.text()),
+            other => panic!("{other}: {}", answer.text()),
+        }
+    });
     drop(callers);
     agent.wait_console("[Server] still here");
     assert_eq!(agent.game(), game);
