@@ -19,7 +19,7 @@ use crate::workload::Verb;
     (status = 202, description = "Stored; the operation goes on in the background", body = Accepted,
      headers(("location" = String, description = "`/operations/{id}` of the operation begun"))),
     (status = 400, description = "`bad_json` or `invalid_config`; nothing was stored", body = zlh_api::Problem, content_type = "application/problem+json"),
-    (status = 409, description = "Another operation runs, or another payload is running", body = zlh_api::Problem, content_type = "application/problem+json")))]
+    (status = 409, description = "Another operation runs, another payload is running, or the version is older than the one this world was opened with", body = zlh_api::Problem, content_type = "application/problem+json")))]
 pub(crate) async fn configure(
     State(App(app)): State<App>,
     StrictJson(config): StrictJson<Config>,
