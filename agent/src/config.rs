@@ -9,6 +9,7 @@
 mod artifacts;
 mod cidr;
 mod file;
+mod restart;
 mod shell;
 mod stop;
 mod token;
@@ -25,6 +26,7 @@ use crate::cli::RunOptions;
 
 pub(crate) use artifacts::ArtifactsConfig;
 pub(crate) use cidr::Cidr;
+pub(crate) use restart::RestartConfig;
 pub(crate) use shell::ShellConfig;
 pub(crate) use stop::StopConfig;
 pub(crate) use token::TokenHash;
@@ -75,13 +77,6 @@ pub(crate) struct AgentConfig {
     pub container_shutdown: Duration,
     /// Things that are allowed, but that the operator should know of.
     pub warnings: Vec<String>,
-}
-
-/// `[restart]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RestartConfig {
-    /// Give up early when the same cause shows twice.
-    pub cause_aware: bool,
 }
 
 /// What the agent reads of its environment.
@@ -207,7 +202,7 @@ impl AgentConfig {
             update: UpdateConfig::of(&document.update, environment)?,
             accept_eula: document.accept_eula,
             vmid: document.vmid,
-            restart: RestartConfig { cause_aware: document.restart.cause_aware.unwrap_or(true) },
+            restart: RestartConfig::of(&document.restart)?,
             stop: StopConfig::of(&document.stop)?,
             shell: ShellConfig::of(&document.shell)?,
             stop_on_agent_shutdown: document.stop_on_agent_shutdown,
@@ -250,8 +245,7 @@ impl fmt::Display for AgentConfig {
             writeln!(f, "workload_units = {units}")?;
         }
         writeln!(f, "container_shutdown_s = {}", self.container_shutdown.as_secs())?;
-        writeln!(f, "[restart]\ncause_aware = {}", self.restart.cause_aware)?;
-        write!(f, "{}{}{}{}", self.artifacts, self.update, self.stop, self.shell)
+        write!(f, "{}{}{}{}{}", self.restart, self.artifacts, self.update, self.stop, self.shell)
     }
 }
 

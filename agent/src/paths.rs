@@ -63,6 +63,11 @@ impl Paths {
         self.agent().join("state")
     }
 
+    /// A change of the game's version that is under way, or was interrupted.
+    pub(crate) fn change(&self) -> PathBuf {
+        self.state().join("change.json")
+    }
+
     /// The home of programs of that kind that are only tried, while they are.
     pub(crate) fn probe_home(&self, kind: &str) -> PathBuf {
         self.root.join("run/zlh-agent").join(format!("probe-{kind}"))

@@ -4,6 +4,7 @@ mod artifacts;
 mod catalog;
 mod examples;
 mod installed;
+mod maintenance;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::ui::units::parse_duration;
 use crate::wait::Goal;
 
 pub(crate) use self::installed::{AgentCommand, GameCommand, InstalledCommand, OneVersion};
+pub(crate) use self::maintenance::MaintenanceCommand;
 
 /// Operates zlh-agents: one, or a fleet of them.
 ///
@@ -79,6 +81,9 @@ pub(crate) enum Command {
     Stop(Stopping),
     /// Stop and start servers, and wait until they accept players
     Restart(Stopping),
+    /// Keep servers down, whoever or whatever would start them
+    #[command(subcommand)]
+    Maintenance(MaintenanceCommand),
     /// Give an agent its payload; it installs and starts what that says
     #[command(after_long_help = CONFIGURE_EXAMPLES)]
     Configure(Configure),

@@ -82,7 +82,7 @@ pub struct HistorySummary {
     /// Seconds it accepted users.
     pub ready_seconds: u64,
     /// Seconds it did not because somebody wanted it so: from the stop until it is ready
-    /// again, as far as nothing goes wrong in between.
+    /// again, as far as nothing goes wrong in between, and all of a maintenance.
     pub intended_seconds: u64,
     /// Seconds it did not and nobody wanted it so.
     pub unintended_seconds: u64,
@@ -154,6 +154,10 @@ pub enum HistoryKind {
     NotReady,
     /// A stop was asked for.
     Stop,
+    /// Maintenance began, or has another reason; `detail` is that.
+    Maintenance,
+    /// It is over.
+    MaintenanceOver,
     /// It ended as somebody wanted; `detail` is who: `operation`, `inside` or `outside`.
     Exit,
     /// It ended and nobody wanted it so; `detail` says why in a line, once that is known.

@@ -9,6 +9,7 @@ mod config;
 mod console;
 mod crash;
 mod history;
+mod maintenance;
 mod operation;
 mod problem;
 mod runtime;
@@ -32,6 +33,7 @@ pub use history::{
     History, HistoryEvent, HistoryExit, HistoryKind, HistoryOperation, HistorySegment, HistoryState,
     HistorySummary, HistoryWindow, JournalState,
 };
+pub use maintenance::{Maintenance, MaintenanceRequest};
 pub use operation::{Operation, OperationKind, OperationState, OperationSummary, Operations, Progress};
 pub use problem::{ErrorCode, Problem};
 pub use runtime::{InstalledAddons, InstalledRuntime, InstalledRuntimes, UpgradeRequest};

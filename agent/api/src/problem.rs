@@ -35,6 +35,8 @@ pub enum ErrorCode {
     NotRunning,
     /// The call does not fit the state the workload is in.
     WrongState,
+    /// The workload is in maintenance: nothing is started.
+    Maintenance,
     /// The server does not take console input right now.
     StdinBusy,
     /// The server does not answer.
@@ -78,7 +80,11 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::OperationInProgress | Self::NotConfigured | Self::NotRunning | Self::WrongState => 409,
+            Self::OperationInProgress
+            | Self::NotConfigured
+            | Self::NotRunning
+            | Self::WrongState
+            | Self::Maintenance => 409,
             Self::BodyTooLarge => 413,
             Self::TooManyAttempts | Self::TooManyRequests => 429,
             Self::Internal => 500,

@@ -101,9 +101,15 @@ pub struct Status {
     /// Its type, empty when none.
     #[serde(default)]
     pub operation_type: Option<OperationKind>,
-    /// Whether the workload is held down for maintenance.
+    /// Whether the workload is in maintenance: nothing starts it until that is over.
     #[serde(default)]
     pub maintenance: bool,
+    /// RFC 3339, when maintenance began.
+    #[serde(default)]
+    pub maintenance_since: Option<String>,
+    /// What for, as the operator said.
+    #[serde(default)]
+    pub maintenance_reason: Option<String>,
     /// RFC 3339.
     #[serde(default)]
     pub operation_started_at: Option<String>,

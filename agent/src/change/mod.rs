@@ -38,7 +38,7 @@ use crate::game::payload::{self, GameRequest};
 use crate::game::plan::Installed;
 use crate::install::described;
 use crate::paths::Paths;
-use crate::workload::{Handle, Outcome, Shelf};
+use crate::workload::{Handle, Outcome, Shelf, maintenance_refusal};
 
 /// Changes versions, one at a time.
 #[derive(Clone)]
@@ -159,7 +159,7 @@ impl Changer {
 
 impl Inner {
     fn record(&self) -> PathBuf {
-        self.paths.state().join("change.json")
+        self.paths.change()
     }
 
     fn write(&self, record: &Record) -> std::io::Result<()> {
@@ -212,6 +212,9 @@ impl Inner {
         if matches!(snapshot.state, State::Installing | State::Stopping) {
             let detail = format!("the server is {}; try again when it is not", snapshot.state);
             return Err(Problem::new(ErrorCode::OperationInProgress, detail));
+        }
+        if let Some(maintenance) = &snapshot.maintenance {
+            return Err(maintenance_refusal(&maintenance.words()));
         }
         let ran = matches!(snapshot.state, State::Starting | State::Running | State::Crashed);
         let (version, copy, target) = match wish {

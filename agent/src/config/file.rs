@@ -43,6 +43,8 @@ pub(super) struct Document {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RestartTable {
     pub(super) cause_aware: Option<bool>,
+    pub(super) crash_budget: Option<u32>,
+    pub(super) stable_s: Option<u64>,
 }
 
 /// `[artifacts]`
@@ -236,7 +238,7 @@ const KEYS: &[&str] = &[
     "container_shutdown_s",
 ];
 const ARTIFACTS_KEYS: &[&str] = &["mirrors", "cache_mb", "channel", "allow_unsigned", "allow_unpinned"];
-const RESTART_KEYS: &[&str] = &["cause_aware"];
+const RESTART_KEYS: &[&str] = &["cause_aware", "crash_budget", "stable_s"];
 const SHELL_KEYS: &[&str] = &["user", "detached_s", "sessions"];
 const STOP_KEYS: &[&str] = &["grace_s", "term_s", "cap_s", "warn"];
 const UPDATE_KEYS: &[&str] = &["mode", "interval"];

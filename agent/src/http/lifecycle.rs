@@ -74,7 +74,7 @@ pub(crate) fn accepted(outcome: Outcome) -> Response {
     located(&outcome, (StatusCode::ACCEPTED, Json(body)).into_response())
 }
 
-fn located(outcome: &Outcome, mut response: Response) -> Response {
+pub(super) fn located(outcome: &Outcome, mut response: Response) -> Response {
     let location = outcome.operation.as_ref().map(|operation| format!("/operations/{}", operation.id));
     if let Some(location) = location.and_then(|path| HeaderValue::try_from(path).ok()) {
         response.headers_mut().insert(header::LOCATION, location);

@@ -23,6 +23,7 @@ mod installed;
 mod journal;
 mod lifecycle;
 mod limits;
+mod maintenance;
 mod openapi;
 mod operations;
 mod peer;

@@ -1,12 +1,12 @@
 //! Which handler answers what: the one list from which both the router and its description come.
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 
 use super::installed::{addons, runtimes};
 use super::{
-    App, config, console, console_log, crashes, health, journal, lifecycle, openapi, operations, players,
-    shells, status, update, version, viewer,
+    App, config, console, console_log, crashes, health, journal, lifecycle, maintenance, openapi, operations,
+    players, shells, status, update, version, viewer,
 };
 
 /// From `method "path" module::handler` the routes, and in tests their description as well.
@@ -39,6 +39,9 @@ routes! {
     post "/start" lifecycle::start,
     post "/stop" lifecycle::stop,
     post "/restart" lifecycle::restart,
+    get "/maintenance" maintenance::maintenance,
+    put "/maintenance" maintenance::begin,
+    delete "/maintenance" maintenance::end,
     post "/console/command" console::command,
     get "/console/log" console_log::log,
     get "/console/stream" viewer::stream,

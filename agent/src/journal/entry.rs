@@ -112,6 +112,13 @@ pub(crate) enum What {
     NotReady { why: String },
     /// A stop was asked for.
     Stop { operation: String, restart: bool },
+    /// Nothing is started from now on, and what is down is meant to be.
+    Maintenance {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// That is over.
+    MaintenanceOver {},
     /// The main process has ended.
     Exit(Box<Exit>),
     /// A crash was counted: restart after this pause, or give up.
@@ -205,7 +212,13 @@ impl What {
     pub(super) fn is_durable(&self) -> bool {
         matches!(
             self,
-            Self::Exit(_) | Self::Crash { .. } | Self::GaveUp { .. } | Self::Stop { .. } | Self::Gap { .. }
+            Self::Exit(_)
+                | Self::Crash { .. }
+                | Self::GaveUp { .. }
+                | Self::Stop { .. }
+                | Self::Gap { .. }
+                | Self::Maintenance { .. }
+                | Self::MaintenanceOver {}
         )
     }
 
@@ -217,6 +230,7 @@ impl What {
             }
             Self::OperationEnded { error: Some(text), .. }
             | Self::Installed { what: text }
+            | Self::Maintenance { reason: Some(text) }
             | Self::Explained { title: text, .. }
             | Self::Command { line: text, .. } => shorten(text),
             Self::Exit(exit) => exit.lost.iter_mut().for_each(shorten),

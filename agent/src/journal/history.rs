@@ -175,6 +175,11 @@ fn event(entry: Entry) -> Option<HistoryEvent> {
             event.operation = Some(HistoryOperation { id: operation, kind, state: None });
             HistoryKind::Stop
         }
+        What::Maintenance { reason } => {
+            event.detail = reason;
+            HistoryKind::Maintenance
+        }
+        What::MaintenanceOver {} => HistoryKind::MaintenanceOver,
         What::Exit(exit) => {
             let kind = if exit.by.is_some() { HistoryKind::Exit } else { HistoryKind::Crash };
             event.detail = exit.by.map(|by| who(by).to_owned());

@@ -116,13 +116,13 @@ fn length(stretch: &Stretch) -> u64 {
 
 fn severity(state: State) -> u8 {
     match state.state {
-        HistoryState::Down => 6,
-        HistoryState::Silent => 5,
-        HistoryState::Starting if !state.intended => 4,
+        HistoryState::Down if state.is_outage() => 6,
+        HistoryState::Silent if state.is_outage() => 5,
+        HistoryState::Starting if state.is_outage() => 4,
         HistoryState::Unknown => 3,
         HistoryState::Starting => 2,
-        HistoryState::Stopping | HistoryState::Stopped => 1,
         HistoryState::Ready => 0,
+        _ => 1,
     }
 }
 

@@ -20,6 +20,8 @@ struct World {
     starts: Vec<usize>,
     crashes: Vec<usize>,
     now: Second,
+    /// Whatever it is then is wanted.
+    maintenance: bool,
     instance: Option<String>,
     runs: u32,
 }
@@ -34,6 +36,7 @@ enum Step {
     },
     Silent,
     Stop,
+    Maintenance(bool),
     NewAgent,
     SetClock {
         days: i16,
@@ -46,12 +49,15 @@ impl World {
         let mut pen = Pen::new();
         pen.write(agent());
         let now = Second::Intended;
-        Self { pen, seconds: vec![], starts: vec![], crashes: vec![], now, instance: None, runs: 0 }
+        let (starts, crashes) = (vec![], vec![]);
+        Self { pen, seconds: vec![], starts, crashes, now, maintenance: false, instance: None, runs: 0 }
     }
 
     fn wait(&mut self, seconds: u16) {
         self.pen.wait(seconds.into());
-        self.seconds.extend(std::iter::repeat_n(self.now, seconds.into()));
+        let now =
+            if self.maintenance && self.now == Second::Unintended { Second::Intended } else { self.now };
+        self.seconds.extend(std::iter::repeat_n(now, seconds.into()));
     }
 
     fn go(&mut self, step: Step) {
@@ -86,6 +92,13 @@ impl World {
                     self.pen.write(exit(&instance, &self.pen.now.clone(), Some(By::Operation)));
                     self.instance = None;
                 }
+            }
+            (Step::Maintenance(on), _) => {
+                self.pen.write(match on {
+                    true => What::Maintenance { reason: None },
+                    false => What::MaintenanceOver {},
+                });
+                self.maintenance = on;
             }
             (Step::NewAgent, instance) => {
                 self.pen.write(agent());
@@ -137,6 +150,7 @@ fn steps() -> impl Strategy<Value = Vec<(u16, Step)>> {
         2 => (0_u16..2000).prop_map(|unseen| Step::Crash { unseen }),
         1 => Just(Step::Silent),
         2 => Just(Step::Stop),
+        2 => any::<bool>().prop_map(Step::Maintenance),
         1 => Just(Step::NewAgent),
         1 => prop_oneof![Just(-365_i16), Just(365), Just(1)].prop_map(|days| Step::SetClock { days }),
         1 => Just(Step::RestartContainer),

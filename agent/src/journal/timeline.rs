@@ -22,6 +22,8 @@ pub(super) struct State {
     pub state: HistoryState,
     /// Of a start: whether it follows a stop somebody wanted.
     pub intended: bool,
+    /// Whether it was in maintenance; it does not matter where it is ready or nothing is known.
+    pub held: bool,
 }
 
 /// A moment as it was measured.
@@ -45,6 +47,8 @@ pub(super) struct Timeline {
     ended: Option<String>,
     /// When the run was last known to be what it was.
     evidence: Option<Position>,
+    /// It is in maintenance.
+    held: bool,
 }
 
 /// The line, in Unix milliseconds as of now, ascending.
@@ -76,13 +80,22 @@ struct Epoch {
 impl State {
     pub(super) const fn of(state: HistoryState) -> Self {
         let intended = matches!(state, HistoryState::Stopping | HistoryState::Stopped);
-        Self { state, intended }
+        Self { state, intended, held: false }
+    }
+
+    /// The same in maintenance, or not.
+    const fn held(self, held: bool) -> Self {
+        let told = matches!(self.state, HistoryState::Ready | HistoryState::Unknown);
+        Self { held: held && !told, ..self }
     }
 
     /// Whether it is a time that nobody wanted.
     pub(super) const fn is_outage(self) -> bool {
-        matches!(self.state, HistoryState::Silent | HistoryState::Down)
-            || (matches!(self.state, HistoryState::Starting) && !self.intended)
+        match self.state {
+            HistoryState::Silent | HistoryState::Down => !self.held,
+            HistoryState::Starting => !self.held && !self.intended,
+            _ => false,
+        }
     }
 }
 
@@ -139,6 +152,8 @@ impl Timeline {
             What::Silent { .. } | What::NotReady { .. } => self.change(at, HistoryState::Silent),
             What::Stop { .. } if self.instance.is_some() => self.change(at, HistoryState::Stopping),
             What::Stop { .. } => self.change(at, HistoryState::Stopped),
+            What::Maintenance { .. } => self.hold(at, true),
+            What::MaintenanceOver {} => self.hold(at, false),
             What::Exit(exit) => {
                 if self.ended.as_ref() == Some(&exit.instance) {
                     return false;
@@ -199,8 +214,18 @@ impl Timeline {
         self.instance = Some(instance.to_owned());
         self.starts.push(at);
         // A start is part of the time that it ends.
-        let intended = self.now().is_none_or(|state| !state.is_outage());
-        self.changes.push((at, State { state: HistoryState::Starting, intended }));
+        let intended = self.now().is_none_or(|state| !state.held(false).is_outage());
+        self.changes.push((at, State { state: HistoryState::Starting, intended, held: self.held }));
+    }
+
+    /// From here on it is in maintenance, or not any more, whatever else it is.
+    fn hold(&mut self, at: Position, held: bool) {
+        self.held = held;
+        if let Some(now) = self.now()
+            && now != now.held(held)
+        {
+            self.changes.push((at, now.held(held)));
+        }
     }
 
     fn now(&self) -> Option<State> {
@@ -209,7 +234,7 @@ impl Timeline {
 
     fn change(&mut self, at: Position, state: HistoryState) {
         if self.now().is_none_or(|now| now.state != state) {
-            self.changes.push((at, State::of(state)));
+            self.changes.push((at, State::of(state).held(self.held)));
         }
     }
 

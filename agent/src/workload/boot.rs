@@ -115,7 +115,9 @@ impl Driver {
         }
         let broken = self.recall_payload().err();
         let ready = self.is_in_place();
-        self.machine = Machine::new(self.request.is_some(), ready, self.memory.policy.clone());
+        let limits = self.context.config.restart.limits;
+        self.machine = Machine::new(self.request.is_some(), ready, self.memory.policy.clone(), limits);
+        self.recall_maintenance();
         self.announce();
         self.explain_what_was_left();
         // Also under a payload that cannot be used something may be running.
@@ -314,7 +316,8 @@ impl Driver {
         if status.stop_stage == 0
             && let Some(restart) = stopping
         {
-            // The agent before decided it and had no time to tell the shim.
+            // The agent before decided it and had no time to tell the shim: its time begins now.
+            self.stop_begun = None;
             self.machine.adopt_stopping(restart);
             return self.attach(shim, ready);
         }
@@ -322,7 +325,7 @@ impl Driver {
         if status.stop_stage > 0 {
             // Still wanted: it was the first half of a restart.
             self.machine.adopt_stopping(stopping.unwrap_or(self.memory.wanted));
-            self.watch_saving(self.stop_plan());
+            self.watch_stopping();
         } else {
             // It runs and nobody has asked it to stop: so it is wanted, whatever is remembered.
             self.memory.wanted = true;
@@ -374,7 +377,7 @@ impl Driver {
     }
 
     /// Nothing runs: a planned restart goes on, an error stays, what is wanted is started.
-    fn resume(&mut self) {
+    pub(super) fn resume(&mut self) {
         if let Some(reason) = self.memory.error.clone() {
             self.machine.adopt_error(reason, false);
             return;
@@ -538,14 +541,19 @@ fn status_of(record: &ShimRecord) -> proto::Status {
 /// What the shim told, when the disk had no room for its record.
 pub(super) fn record_from_status(instance: &str, status: &proto::Status) -> ExitRecord {
     let message = status.exit.as_ref();
+    let now = zlh_shim::holder::boot_ms();
+    // It may have been heard of long after.
+    let ago = message
+        .filter(|_| status.started_boot_ms > 0)
+        .map_or(0, |m| now.saturating_sub(status.started_boot_ms.saturating_add(m.uptime_ms)));
     ExitRecord {
         instance: instance.to_owned(),
         child: None,
         exit: message
             .map_or(Exit::Lost { reason: "the shim did not say how it ended".to_owned() }, |m| m.exit()),
         stop: (status.stop_stage > 0).then_some(zlh_shim::record::StopStage::Command),
-        ended_unix_ms: u64::try_from(crate::clock::now().as_millisecond()).unwrap_or(0),
-        ended_boot_ms: zlh_shim::holder::boot_ms(),
+        ended_unix_ms: u64::try_from(crate::clock::now().as_millisecond()).unwrap_or(0).saturating_sub(ago),
+        ended_boot_ms: now.saturating_sub(ago),
         uptime_ms: message.map_or(0, |m| m.uptime_ms),
         console_end: status.log_head,
         console_start: status.log_run_start,

@@ -90,7 +90,7 @@ impl Driver {
         })?;
         self.installed = Some(installed);
         self.adopt_payload(config, request)?;
-        self.machine = Machine::new(true, self.is_in_place(), Policy::default());
+        self.machine = Machine::new(true, self.is_in_place(), Policy::default(), self.machine.limits());
         self.command(Command::Start, OperationKind::Start)
     }
 }

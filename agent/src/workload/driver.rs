@@ -28,10 +28,12 @@ use zlh_shim::proto;
 use super::handle::{Outcome, Request, Verb};
 use super::launcher::Launcher;
 use super::machine::{Admission, Command, Effect, Machine, Observation, Refusal};
+use super::maintenance::Maintenance;
 use super::operations::Operations;
 use super::orphan::{End, Orphan};
-use super::policy;
+use super::policy::{Limits, Policy};
 use super::regain::{Losses, Trouble};
+use super::saving::Granted;
 use super::shim_client::{ShimClient, ShimError};
 use super::shutdown::{self, Shutdown};
 use super::snapshot::Snapshot;
@@ -158,6 +160,10 @@ pub(crate) struct Driver {
     pub(super) tending: Option<OperationSummary>,
     /// It takes runtimes away.
     pub(super) takes_away: Option<TakesAway>,
+    /// Nothing is started until it is over.
+    pub(super) maintenance: Option<Maintenance>,
+    /// The stop that is asked for is maintenance's own.
+    pub(super) maintaining: bool,
     /// What the next installation replaces.
     pub(super) damaged: Option<Damaged>,
     pub(super) install_step: String,
@@ -172,6 +178,8 @@ pub(crate) struct Driver {
     pub(super) unwarned: bool,
     /// When whoever held the run was first told to stop it.
     pub(super) stop_begun: Option<Instant>,
+    /// What it was given beyond its plan.
+    pub(super) granted: Granted,
     /// The agent ends: who waits until nothing runs.
     pub(super) leaving: Option<oneshot::Sender<()>>,
     pub(super) readiness_due: Option<Instant>,
@@ -215,7 +223,7 @@ impl Driver {
         let (events_in, events) = mpsc::channel(64);
         Self {
             context,
-            machine: Machine::new(false, false, policy::Policy::default()),
+            machine: Machine::new(false, false, Policy::default(), Limits::default()),
             memory: Memory::default(),
             payload: None,
             request: None,
@@ -229,6 +237,8 @@ impl Driver {
             operation: None,
             tending: None,
             takes_away: None,
+            maintenance: None,
+            maintaining: false,
             damaged: None,
             install_step: String::new(),
             silent: String::new(),
@@ -238,6 +248,7 @@ impl Driver {
             occupied: false,
             unwarned: false,
             stop_begun: None,
+            granted: Granted::default(),
             leaving: None,
             readiness_due: None,
             stale: false,
@@ -305,10 +316,10 @@ impl Driver {
         }
     }
 
-    /// In a container that shuts down a restart stays planned, for the next boot; while runtimes
-    /// are taken away, for when that is over.
+    /// In a container that shuts down a restart stays planned, for the next boot; in maintenance and
+    /// while runtimes are taken away, for when that is over.
     fn may_restart(&self) -> bool {
-        !self.shutdown.has_begun() && !self.start_waits()
+        !self.shutdown.has_begun() && self.maintenance.is_none() && !self.start_waits()
     }
 
     fn serve(&mut self, request: Request) {
@@ -334,7 +345,15 @@ impl Driver {
         if self.shutdown.has_begun() && !matches!(verb, Verb::Stop { .. }) {
             return Err(shutdown::refusal());
         }
-        if !matches!(verb, Verb::Stop { .. } | Verb::Tend(_) | Verb::Reread { .. }) {
+        self.check_maintenance(&verb)?;
+        if !matches!(
+            verb,
+            Verb::Stop { .. }
+                | Verb::Tend(_)
+                | Verb::Reread { .. }
+                | Verb::Maintain { .. }
+                | Verb::EndMaintenance { .. }
+        ) {
             self.check_runtimes(&verb)?;
         }
         match verb {
@@ -348,6 +367,8 @@ impl Driver {
             Verb::Stop { now } => self.stop(now),
             Verb::Restart { now } => self.restart(now),
             Verb::Repair { repair, server } => self.repair(repair, &server),
+            Verb::Maintain { reason, keep_running, now } => self.maintain(reason, keep_running, now),
+            Verb::EndMaintenance { start } => self.end_maintenance(start),
             Verb::Tend(tend) => self.tend(tend),
             Verb::Reread { at_rest } => self.reread(at_rest),
         }
@@ -360,9 +381,11 @@ impl Driver {
     }
 
     pub(super) fn accept(&mut self, admission: Admission, kind: OperationKind) -> Outcome {
+        // What ends with the agent, or for maintenance, is wanted again afterwards.
+        let keeps_wanted = self.leaving.is_some() || self.maintaining;
         let effects = match admission {
             Admission::AlreadySo => {
-                if kind == OperationKind::Stop && self.memory.wanted && self.leaving.is_none() {
+                if kind == OperationKind::Stop && self.memory.wanted && !keeps_wanted {
                     self.memory.wanted = false;
                     self.write_memory();
                 }
@@ -392,8 +415,7 @@ impl Driver {
         self.note_operation(&operation);
         self.note_stop(&operation);
         self.operation = Some(operation.clone());
-        // An agent that ends takes nothing back: what was wanted is started by the next one.
-        self.memory.wanted = kind != OperationKind::Stop || self.leaving.is_some() && self.memory.wanted;
+        self.memory.wanted = kind != OperationKind::Stop || keeps_wanted && self.memory.wanted;
         self.memory.stopping = self.stopping();
         self.memory.error = None;
         // First written, then begun: whoever is killed in between has decided already.
@@ -409,6 +431,7 @@ impl Driver {
             Refusal::NotConfigured => {
                 Problem::new(ErrorCode::NotConfigured, "nothing is configured yet: send POST /config first")
             }
+            Refusal::Held => self.in_maintenance(),
             Refusal::Running => Problem::new(
                 ErrorCode::WrongState,
                 "the server is running: stop it before configuring something else",

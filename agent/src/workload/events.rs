@@ -14,6 +14,7 @@ use super::exits;
 use super::machine::{Observation, Phase};
 use super::orphan::End;
 use super::regain::is_frozen;
+use super::saving::Granted;
 use super::shim_client::ShimClient;
 use super::stored::BootTime;
 use crate::clock;
@@ -291,6 +292,7 @@ impl Driver {
         self.run = None;
         self.memory.stopping = None;
         self.stop_begun = None;
+        self.granted = Granted::default();
         self.silent.clear();
         self.shim_slot.send_replace(None);
         self.occupied = false;

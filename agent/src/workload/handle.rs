@@ -44,6 +44,11 @@ pub(crate) enum Verb {
     /// For whoever holds the workload: what was installed before, all of which is still there, is
     /// what is configured again, and is started.
     TakeBack { config: Box<Config>, installed: Box<Installed> },
+    /// Nothing is started until [`Verb::EndMaintenance`]. `keep_running`: what runs is not stopped
+    /// either. `now`: without warning anybody.
+    Maintain { reason: Option<String>, keep_running: bool, now: bool },
+    /// Maintenance is over. `start`: what was wanted is started again.
+    EndMaintenance { start: bool },
     /// Something with runtimes, beside the game.
     Tend(Tend),
     /// For whoever holds the workload: read again what is installed, which is possible while
@@ -307,6 +312,11 @@ impl Handle {
     /// `GET /ready`, from the published snapshot.
     pub(crate) fn ready(&self) -> Ready {
         self.snapshot.borrow().to_ready()
+    }
+
+    /// `GET /maintenance`, from the published snapshot.
+    pub(crate) fn maintenance(&self) -> zlh_api::Maintenance {
+        self.snapshot.borrow().to_maintenance()
     }
 
     /// All known operations, newest first.

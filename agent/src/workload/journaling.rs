@@ -11,6 +11,7 @@ use zlh_shim::record::{Exit, ExitRecord};
 use super::driver::Driver;
 use super::exits::Verdict;
 use super::machine::Phase;
+use super::maintenance::Maintenance;
 use super::stored::BootTime;
 use crate::journal::{self, By, Stamp, What, Why};
 
@@ -46,6 +47,16 @@ impl Driver {
             let restart = operation.kind != OperationKind::Stop;
             self.note(What::Stop { operation: operation.id.clone(), restart });
         }
+    }
+
+    /// Maintenance has begun, or is for another reason now.
+    pub(super) fn note_maintenance(&self, maintenance: &Maintenance) {
+        self.note(What::Maintenance { reason: maintenance.reason.clone() });
+    }
+
+    /// It is over.
+    pub(super) fn note_maintenance_over(&self) {
+        self.note(What::MaintenanceOver {});
     }
 
     /// Why a start begins. Called before a planned restart is forgotten.

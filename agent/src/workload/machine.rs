@@ -20,12 +20,18 @@
 //! takes what was *seen*; a state never changes because something was intended. Both
 //! return the effects for the driver to perform, in order. An observation that does not
 //! fit the state (it was under way while the state changed) has no effect.
+//!
+//! While it is held (maintenance), no arrow leads to `Spawning`: a start is refused, and what
+//! would have ended in one ends in `Idle`.
 
 use std::time::Duration;
 
 use zlh_api::State;
 
-use super::policy::{Decision, Policy};
+use super::policy::{Decision, Limits, Policy};
+
+/// Why a restart ends with its stop.
+const HELD: &str = "maintenance has begun meanwhile: it is started when that is over";
 
 /// What callers ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +144,8 @@ pub(crate) enum Refusal {
     Busy,
     /// The workload runs.
     Running,
+    /// It is held: nothing is started.
+    Held,
 }
 
 /// Where the workload is. Each variant holds what exists only there.
@@ -166,14 +174,21 @@ pub(crate) enum Phase {
 pub(crate) struct Machine {
     phase: Phase,
     policy: Policy,
+    limits: Limits,
     configured: bool,
     installed: bool,
+    held: bool,
 }
 
 impl Machine {
-    /// At boot: what is configured and installed, and the counters of before.
-    pub(crate) fn new(configured: bool, installed: bool, policy: Policy) -> Self {
-        Self { phase: Phase::Idle, policy, configured, installed }
+    /// At boot: what is configured and installed, the counters of before and their limits.
+    pub(crate) fn new(configured: bool, installed: bool, policy: Policy, limits: Limits) -> Self {
+        Self { phase: Phase::Idle, policy, limits, configured, installed, held: false }
+    }
+
+    /// Whether nothing is started from now on. What runs is not touched by it.
+    pub(crate) fn set_held(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// Whether everything is in place, as looked at just now.
@@ -189,6 +204,11 @@ impl Machine {
     /// The counters.
     pub(crate) fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// What they are held to.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// The deployed word.
@@ -227,6 +247,9 @@ impl Machine {
     }
 
     fn configure(&mut self) -> Result<Admission, Refusal> {
+        if self.held {
+            return Err(Refusal::Held);
+        }
         let mut effects = match &self.phase {
             Phase::Idle | Phase::Error { alive: false, .. } => vec![],
             Phase::Crashed => vec![Effect::DisarmBackoff],
@@ -248,6 +271,9 @@ impl Machine {
             return Err(Refusal::NotConfigured);
         }
         let mut effects = match &self.phase {
+            Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. } if self.held => {
+                return Err(Refusal::Held);
+            }
             Phase::Idle | Phase::Error { alive: false, .. } => vec![],
             Phase::Crashed => vec![Effect::DisarmBackoff],
             Phase::Error { alive: true, .. } => {
@@ -303,6 +329,7 @@ impl Machine {
     fn restart(&mut self) -> Result<Admission, Refusal> {
         match &self.phase {
             _ if !self.configured => Err(Refusal::NotConfigured),
+            _ if self.held => Err(Refusal::Held),
             Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. } => self.start(),
             Phase::Running { .. } | Phase::Error { alive: true, .. } => {
                 self.phase = Phase::Stopping { restart: true };
@@ -318,11 +345,11 @@ impl Machine {
     pub(crate) fn observe(&mut self, seen: Observation) -> Vec<Effect> {
         match seen {
             Observation::Installed => match self.phase {
-                Phase::Installing { cancelled: false } => {
+                Phase::Installing { cancelled: false } if !self.held => {
                     self.installed = true;
                     vec![Effect::Succeeded, self.launch()]
                 }
-                Phase::Installing { cancelled: true } => {
+                Phase::Installing { .. } => {
                     // It was done before it heard of the cancel: what is there is good.
                     self.installed = true;
                     self.phase = Phase::Idle;
@@ -386,7 +413,7 @@ impl Machine {
             },
             Observation::Exited(ended) => self.exited(&ended),
             Observation::BackoffOver => match self.phase {
-                Phase::Crashed => vec![self.launch()],
+                Phase::Crashed if !self.held => vec![self.launch()],
                 _ => vec![],
             },
             Observation::Explained(explained) => {
@@ -415,7 +442,7 @@ impl Machine {
                     effects.push(Effect::Failed("it was stopped from inside".to_owned()));
                     return effects;
                 }
-                match self.policy.crashed(ended.uptime, ended.ready_for) {
+                match self.policy.crashed(ended.uptime, ended.ready_for, self.limits) {
                     Decision::RestartAfter(pause) => {
                         self.phase = Phase::Crashed;
                         effects.push(Effect::Failed("it crashed".to_owned()));
@@ -438,6 +465,10 @@ impl Machine {
     fn stopped(&mut self) -> Vec<Effect> {
         if matches!(self.phase, Phase::Stopping { restart: true }) {
             self.policy.forgive();
+            if self.held {
+                self.phase = Phase::Idle;
+                return vec![Effect::Failed(HELD.to_owned())];
+            }
             return vec![self.launch()];
         }
         self.rest()

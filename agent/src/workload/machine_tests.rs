@@ -9,7 +9,7 @@ const fn ended(uptime: u64) -> Ended {
 }
 
 fn machine() -> Machine {
-    Machine::new(true, true, Policy::default())
+    Machine::new(true, true, Policy::default(), Limits::default())
 }
 
 fn in_phase(phase: Phase) -> Machine {
@@ -20,36 +20,42 @@ fn error(alive: bool) -> Phase {
     Phase::Error { reason: "x".to_owned(), alive }
 }
 
-/// Verbs × states, as callers see them: `+` accepted, `=` already so, `B` busy, `R` running.
+/// Verbs × states, as callers see them: `+` accepted, `=` already so, `B` busy, `R` running;
+/// and the same in maintenance, `H` held.
 #[test]
 fn the_table_of_verbs_and_states() {
     let running = Phase::Running { silent: None };
-    let rows: [(Phase, &str); 10] = [
+    let rows: [(Phase, &str, &str); 11] = [
         // configure(other) start stop restart
-        (Phase::Idle, "++=+"),
-        (Phase::Installing { cancelled: false }, "B=+B"),
-        (Phase::Installing { cancelled: true }, "BB=B"),
-        (Phase::Spawning, "B=+B"),
-        (Phase::Starting, "B=+B"),
-        (running, "R=++"),
-        (Phase::Stopping { restart: false }, "BB=B"),
-        (Phase::Stopping { restart: true }, "BB+B"),
-        (Phase::Crashed, "++++"),
-        (error(true), "R+++"),
+        (Phase::Idle, "++=+", "HH=H"),
+        (Phase::Installing { cancelled: false }, "B=+B", "H=+H"),
+        (Phase::Installing { cancelled: true }, "BB=B", "HB=H"),
+        (Phase::Spawning, "B=+B", "H=+H"),
+        (Phase::Starting, "B=+B", "H=+H"),
+        (running, "R=++", "H=+H"),
+        (Phase::Stopping { restart: false }, "BB=B", "HB=H"),
+        (Phase::Stopping { restart: true }, "BB+B", "HB+H"),
+        (Phase::Crashed, "++++", "HH+H"),
+        (error(true), "R+++", "H++H"),
+        (error(false), "++++", "HH+H"),
     ];
     let commands = [Command::Configure { same: false }, Command::Start, Command::Stop, Command::Restart];
-    for (phase, expected) in rows.into_iter().chain([(error(false), "++++")]) {
-        let got: String = commands
-            .iter()
-            .map(|&command| match in_phase(phase.clone()).command(command) {
-                Ok(Admission::Accepted(_)) => '+',
-                Ok(Admission::AlreadySo) => '=',
-                Err(Refusal::Busy) => 'B',
-                Err(Refusal::Running) => 'R',
-                Err(Refusal::NotConfigured) => 'N',
-            })
-            .collect();
-        assert_eq!(got, expected, "{phase:?}");
+    let told = |machine: &Machine| -> String {
+        let answer = |&command: &Command| match machine.clone().command(command) {
+            Ok(Admission::Accepted(_)) => '+',
+            Ok(Admission::AlreadySo) => '=',
+            Err(Refusal::Busy) => 'B',
+            Err(Refusal::Running) => 'R',
+            Err(Refusal::Held) => 'H',
+            Err(Refusal::NotConfigured) => 'N',
+        };
+        commands.iter().map(answer).collect()
+    };
+    for (phase, expected, in_maintenance) in rows {
+        let mut machine = in_phase(phase.clone());
+        assert_eq!(told(&machine), expected, "{phase:?}");
+        machine.set_held(true);
+        assert_eq!(told(&machine), in_maintenance, "{phase:?} in maintenance");
         let same = in_phase(phase.clone()).command(Command::Configure { same: true });
         if phase == error(false) {
             assert!(matches!(same, Ok(Admission::Accepted(_))), "what failed is tried again");
@@ -61,7 +67,7 @@ fn the_table_of_verbs_and_states() {
 
 #[test]
 fn nothing_starts_without_a_configuration() {
-    let mut machine = Machine::new(false, false, Policy::default());
+    let mut machine = Machine::new(false, false, Policy::default(), Limits::default());
     assert_eq!(machine.command(Command::Start), Err(Refusal::NotConfigured));
     assert_eq!(machine.command(Command::Restart), Err(Refusal::NotConfigured));
     assert_eq!(machine.command(Command::Stop), Ok(Admission::AlreadySo));
@@ -118,6 +124,37 @@ fn what_cannot_be_executed_is_not_tried_again() {
     assert!(!effects.iter().any(|e| matches!(e, Effect::ArmBackoff(_))));
 }
 
+#[test]
+fn what_would_have_ended_in_a_start_does_not_in_maintenance() {
+    // A crash is one, and its restart waits.
+    let mut machine = in_phase(Phase::Running { silent: None });
+    machine.set_held(true);
+    let effects = machine.observe(Observation::Exited(ended(1)));
+    assert!(effects.contains(&Effect::ArmBackoff(Duration::from_secs(30))), "{effects:?}");
+    assert_eq!(machine.observe(Observation::BackoffOver), []);
+    assert_eq!((machine.state(), machine.policy().total), (State::Crashed, 1));
+    machine.set_held(false);
+    assert_eq!(machine.observe(Observation::BackoffOver), [Effect::Spawn]);
+
+    // A restart ends with its stop, and has failed.
+    let mut machine = in_phase(Phase::Running { silent: None });
+    machine.command(Command::Restart).unwrap();
+    machine.set_held(true);
+    let effects = machine.observe(Observation::Exited(ended(1)));
+    assert!(matches!(effects.as_slice(), [Effect::Failed(why)] if why == HELD), "{effects:?}");
+    assert_eq!(machine.state(), State::Idle);
+
+    // What is being installed is installed.
+    let mut machine = in_phase(Phase::Installing { cancelled: false });
+    machine.set_held(true);
+    assert_eq!(machine.observe(Observation::Installed), [Effect::Succeeded]);
+    assert_eq!(machine.state(), State::Idle);
+    machine.set_held(false);
+    assert!(
+        matches!(machine.command(Command::Start), Ok(Admission::Accepted(effects)) if effects == [Effect::Spawn])
+    );
+}
+
 /// What really exists, driven by the machine's effects alone.
 #[derive(Debug, Default)]
 struct World {
@@ -131,6 +168,7 @@ struct World {
 #[derive(Debug, Clone)]
 enum Step {
     Command(Command),
+    Maintenance(bool),
     InstallEnds(u8),
     SpawnEnds(bool),
     ProcessEnds { intended: bool, uptime: u64 },
@@ -146,6 +184,7 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Step::Command(Command::Start)),
         Just(Step::Command(Command::Stop)),
         Just(Step::Command(Command::Restart)),
+        any::<bool>().prop_map(Step::Maintenance),
         (0_u8..3).prop_map(Step::InstallEnds),
         any::<bool>().prop_map(Step::SpawnEnds),
         (any::<bool>(), 0_u64..400).prop_map(|(intended, uptime)| Step::ProcessEnds { intended, uptime }),
@@ -196,11 +235,17 @@ proptest! {
     /// state, a state that agrees with the world, and a stop that is always accepted.
     #[test]
     fn the_machine_agrees_with_the_world(configured in any::<bool>(), installed in any::<bool>(), steps in prop::collection::vec(step(), 1..60)) {
-        let mut machine = Machine::new(configured, installed && configured, Policy::default());
+        let mut machine = Machine::new(configured, installed && configured, Policy::default(), Limits::default());
         let mut world = World::default();
         let mut pending_spawn = false;
+        let mut held = false;
         for step in steps {
             let effects = match step {
+                Step::Maintenance(on) => {
+                    held = on;
+                    machine.set_held(on);
+                    vec![]
+                }
                 Step::Command(command) => match machine.command(command) {
                     Ok(Admission::Accepted(effects)) => effects,
                     Ok(Admission::AlreadySo) => vec![],
@@ -226,7 +271,8 @@ proptest! {
                     world.process = false;
                     machine.observe(Observation::Exited(Ended { intended: intended || world.stop_asked, ..ended(uptime) }))
                 }
-                Step::BackoffOver if world.backoff => {
+                // In maintenance the driver does not tell it.
+                Step::BackoffOver if world.backoff && !held => {
                     world.backoff = false;
                     machine.observe(Observation::BackoffOver)
                 }
@@ -238,6 +284,7 @@ proptest! {
                 Step::Silent => machine.observe(Observation::Silent("x".to_owned())),
                 _ => vec![],
             };
+            prop_assert!(!held || !effects.iter().any(|e| matches!(e, Effect::Spawn | Effect::Install)));
             world.perform(&effects, &mut pending_spawn);
 
             match machine.phase() {

@@ -9,7 +9,6 @@ use zlh_api::{Artifacts, RestartBudget};
 
 use super::driver::{Driver, Run};
 use super::machine::Phase;
-use super::policy;
 use super::snapshot::Snapshot;
 use crate::game::probe;
 
@@ -114,10 +113,15 @@ impl Driver {
             last_crash: self.memory.last_crash.clone(),
             error,
             config: self.payload.clone(),
-            next_restart_at: self.backoff_due.map(|(_, at)| crate::clock::rfc3339(at)),
+            maintenance: self.maintenance.clone(),
+            wanted: self.memory.wanted,
+            next_restart_at: self
+                .backoff_due
+                .filter(|_| self.maintenance.is_none())
+                .map(|(_, at)| crate::clock::rfc3339(at)),
             restart_budget: self.request.as_ref().map(|_| RestartBudget {
-                remaining: policy.remaining(),
-                limit: u32::try_from(policy::BACKOFF.len()).unwrap_or(0),
+                remaining: policy.remaining(self.machine.limits()),
+                limit: self.machine.limits().restarts(),
             }),
             port: self.request.as_ref().map(|r| r.port),
             artifacts: installed.map(|i| Artifacts {

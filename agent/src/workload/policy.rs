@@ -2,8 +2,8 @@
 //!
 //! Two counters, both counted in crashes:
 //! - the *ladder* (`crashCount`): a process that lived [`STEP_RESET`] starts it anew;
-//! - the *budget*: only [`STABLE`] of readiness refills it, so that a server that dies
-//!   every 40 s does not restart for ever.
+//! - the *budget* ([`Limits`]): only a stable time of readiness refills it, so that a server
+//!   that dies every 40 s does not restart for ever.
 //!
 //! Where the cause of a crash is certain and a restart can only repeat it, one confirming
 //! retry is enough: the same fingerprint again ends the ladder at once.
@@ -21,11 +21,20 @@ pub(crate) const BACKOFF: [Duration; 3] =
 /// Uptime after which the ladder begins anew.
 pub(crate) const STEP_RESET: Duration = Duration::from_secs(30);
 
-/// Readiness after which the budget is full again.
-pub(crate) const STABLE: Duration = Duration::from_secs(300);
+/// How many crashes are put up with, as the operator wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// The crash, counted since the last stable period, that ends the loop.
+    pub budget: u32,
+    /// Readiness after which the budget is full again.
+    pub stable: Duration,
+}
 
-/// The crash, counted since the last stable period, that ends the loop.
-pub(crate) const BUDGET: u32 = 5;
+impl Default for Limits {
+    fn default() -> Self {
+        Self { budget: 5, stable: Duration::from_secs(300) }
+    }
+}
 
 /// What a crash leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,11 +65,11 @@ pub(crate) struct Policy {
 
 impl Policy {
     /// Counts a crash of a process that lived `uptime` and was ready for `ready_for`.
-    pub(crate) fn crashed(&mut self, uptime: Duration, ready_for: Duration) -> Decision {
+    pub(crate) fn crashed(&mut self, uptime: Duration, ready_for: Duration, limits: Limits) -> Decision {
         if uptime >= STEP_RESET {
             self.ladder = 0;
         }
-        if ready_for >= STABLE {
+        if ready_for >= limits.stable {
             self.spent = 0;
         }
         self.ladder += 1;
@@ -72,11 +81,7 @@ impl Policy {
                 "crashed {} times in a row; read the last lines of the console, then start it again",
                 self.ladder
             )),
-            Some(_) if self.spent >= BUDGET => Decision::GiveUp(format!(
-                "crashed {} times without {} stable minutes between; read the last lines of the console, then start it again",
-                self.spent,
-                STABLE.as_secs() / 60
-            )),
+            Some(_) if self.spent >= limits.budget => Decision::GiveUp(limits.spent(self.spent)),
             Some(pause) => Decision::RestartAfter(*pause),
         }
     }
@@ -104,9 +109,29 @@ impl Policy {
     }
 
     /// Automatic restarts that are left before [`Decision::GiveUp`].
-    pub(crate) fn remaining(&self) -> u32 {
+    pub(crate) fn remaining(&self, limits: Limits) -> u32 {
         let ladder = u32::try_from(BACKOFF.len()).unwrap_or(0).saturating_sub(self.ladder);
-        ladder.min((BUDGET - 1).saturating_sub(self.spent))
+        ladder.min(limits.budget.saturating_sub(1).saturating_sub(self.spent))
+    }
+}
+
+impl Limits {
+    /// Automatic restarts in a row at most.
+    pub(crate) fn restarts(self) -> u32 {
+        u32::try_from(BACKOFF.len()).unwrap_or(0).min(self.budget.saturating_sub(1))
+    }
+
+    /// Why the loop ends after so many crashes.
+    fn spent(self, crashes: u32) -> String {
+        const REMEDY: &str = "read the last lines of the console, then start it again";
+        if self.budget <= 1 {
+            return format!("crashed, and restart.crash_budget allows no restart; {REMEDY}");
+        }
+        let stable = match self.stable.as_secs() {
+            seconds if seconds.is_multiple_of(60) => format!("{} stable minutes", seconds / 60),
+            seconds => format!("{seconds} stable seconds"),
+        };
+        format!("crashed {crashes} times without {stable} between; {REMEDY}")
     }
 }
 
@@ -115,6 +140,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const LIMITS: Limits = Limits { budget: 5, stable: s(300) };
+
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
@@ -122,12 +149,12 @@ mod tests {
     #[test]
     fn the_deployed_ladder() {
         let mut policy = Policy::default();
-        assert_eq!(policy.crashed(s(5), s(0)), Decision::RestartAfter(s(30)));
-        assert_eq!(policy.crashed(s(5), s(0)), Decision::RestartAfter(s(60)));
-        assert_eq!(policy.crashed(s(29), s(0)), Decision::RestartAfter(s(120)));
-        assert!(matches!(policy.crashed(s(5), s(0)), Decision::GiveUp(_)));
+        assert_eq!(policy.crashed(s(5), s(0), LIMITS), Decision::RestartAfter(s(30)));
+        assert_eq!(policy.crashed(s(5), s(0), LIMITS), Decision::RestartAfter(s(60)));
+        assert_eq!(policy.crashed(s(29), s(0), LIMITS), Decision::RestartAfter(s(120)));
+        assert!(matches!(policy.crashed(s(5), s(0), LIMITS), Decision::GiveUp(_)));
         policy.forgive();
-        assert_eq!(policy.crashed(s(5), s(0)), Decision::RestartAfter(s(30)));
+        assert_eq!(policy.crashed(s(5), s(0), LIMITS), Decision::RestartAfter(s(30)));
     }
 
     #[test]
@@ -149,27 +176,50 @@ mod tests {
     fn dying_every_forty_seconds_ends_too() {
         let mut policy = Policy::default();
         for _ in 0..4 {
-            assert_eq!(policy.crashed(s(40), s(30)), Decision::RestartAfter(s(30)));
+            assert_eq!(policy.crashed(s(40), s(30), LIMITS), Decision::RestartAfter(s(30)));
         }
-        assert!(matches!(policy.crashed(s(40), s(30)), Decision::GiveUp(_)));
+        assert!(matches!(policy.crashed(s(40), s(30), LIMITS), Decision::GiveUp(_)));
+    }
+
+    #[test]
+    fn an_operator_may_put_up_with_more_or_with_nothing() {
+        let mut policy = Policy::default();
+        let none = Limits { budget: 1, ..LIMITS };
+        assert_eq!((policy.remaining(none), none.restarts()), (0, 0));
+        let Decision::GiveUp(why) = policy.crashed(s(400), s(400), none) else { panic!("it restarts") };
+        assert!(why.contains("restart.crash_budget"), "{why}");
+
+        let mut policy = Policy::default();
+        let many = Limits { budget: 20, stable: s(90) };
+        assert_eq!(many.restarts(), 3, "the ladder is as long as it was");
+        for _ in 0..19 {
+            assert_eq!(policy.crashed(s(40), s(30), many), Decision::RestartAfter(s(30)));
+        }
+        let Decision::GiveUp(why) = policy.crashed(s(40), s(30), many) else { panic!("it restarts") };
+        assert!(why.starts_with("crashed 20 times without 90 stable seconds between"), "{why}");
     }
 
     #[test]
     fn a_stable_period_refills_the_budget() {
         let mut policy = Policy::default();
         for _ in 0..100 {
-            assert_eq!(policy.crashed(s(400), s(300)), Decision::RestartAfter(s(30)));
+            assert_eq!(policy.crashed(s(400), s(300), LIMITS), Decision::RestartAfter(s(30)));
         }
         assert_eq!(policy.total, 100);
     }
 
     proptest! {
         #[test]
-        fn remaining_never_promises_a_restart_that_is_refused(crashes in prop::collection::vec((0_u64..700, 0_u64..700), 1..40)) {
+        fn remaining_never_promises_a_restart_that_is_refused(
+            crashes in prop::collection::vec((0_u64..700, 0_u64..700), 1..40),
+            budget in 1_u32..12,
+            stable in 60_u64..600,
+        ) {
+            let limits = Limits { budget, stable: s(stable) };
             let mut policy = Policy::default();
             for (uptime, ready) in crashes {
-                let promised = policy.remaining();
-                let decision = policy.crashed(s(uptime), s(ready.min(uptime)));
+                let promised = policy.remaining(limits);
+                let decision = policy.crashed(s(uptime), s(ready.min(uptime)), limits);
                 if promised > 0 {
                     prop_assert!(matches!(decision, Decision::RestartAfter(_)));
                 }
@@ -182,7 +232,7 @@ mod tests {
         #[test]
         fn without_stability_the_loop_is_finite(uptimes in prop::collection::vec(0_u64..300, 5..20)) {
             let mut policy = Policy::default();
-            let first_end = uptimes.iter().position(|&u| matches!(policy.crashed(s(u), s(u)), Decision::GiveUp(_)));
+            let first_end = uptimes.iter().position(|&u| matches!(policy.crashed(s(u), s(u), LIMITS), Decision::GiveUp(_)));
             prop_assert!(first_end.is_some_and(|i| i < 5));
         }
     }

@@ -9,13 +9,14 @@
 //!   ([`LEAST_WRITTEN`]): a region file that is rewritten in place does not grow, and a file
 //!   that is merely touched writes nothing.
 //!
-//! Whoever looks also sees whether the shim keeps its word: a stop that it took and does not
-//! carry out is carried out without it.
+//! Whoever looks also sees whether the shim keeps its word: a rung that it does not climb, and a
+//! SIGKILL that does not come, are climbed and sent without it.
 //!
 //! Each sight of it puts the next rung of the ladder off by [`QUIET`] at most, so a server
 //! that stops saving has that long left; the cap of the plan is kept by the ladder itself.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use slog::{Logger, info};
@@ -32,7 +33,7 @@ use super::shim_client::{ShimClient, ShimError};
 use crate::game::worlds::{self, Tally};
 
 /// How long a server may seem idle between two sights of progress.
-const QUIET: Duration = Duration::from_secs(15);
+pub(super) const QUIET: Duration = Duration::from_secs(15);
 
 /// Between two looks at most.
 const PACE: Duration = Duration::from_secs(1);
@@ -44,8 +45,8 @@ const LEAST_WRITTEN: u64 = 64 << 10;
 /// Largest `/proc/PID/io` read.
 const MAX_IO: u64 = 4096;
 
-/// How late the last rung may be.
-const LATE: Duration = Duration::from_secs(2);
+/// How late a rung may be.
+const LATE: Duration = Duration::from_secs(1);
 
 /// What a stop may take beyond its plan: leftovers are hunted, records are written.
 pub(super) const AFTERMATH: Duration = Duration::from_secs(15);
@@ -65,9 +66,27 @@ pub(super) struct Saving {
     pub operations: Operations,
     /// The stop (or restart) this belongs to, to say that it saves.
     pub operation: Option<String>,
+    /// Where to note what it was given.
+    pub granted: Granted,
     /// Where to tell that the shim does not do what it took.
     pub overdue: Option<Overdue>,
     pub log: Logger,
+}
+
+/// The time that a server was given to save, whoever holds it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Granted(Arc<Mutex<Option<Instant>>>);
+
+impl Granted {
+    fn until(&self, at: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    /// What is left of it.
+    pub(super) fn left(&self) -> Duration {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default()
+    }
 }
 
 /// Whom to tell, and of which connection.
@@ -81,14 +100,26 @@ impl Saving {
     /// Looks until it is aborted or the ladder's keeper is gone.
     pub(super) async fn watch(self, plan: StopPlan) {
         let quiet = quiet(&plan);
-        let term = Duration::from_millis(plan.term_ms).min(LONGEST);
-        let mut due = Instant::now() + until_kill(&plan);
+        let pause = (quiet / 8).min(PACE);
+        let mut due = Due::of(&plan, Instant::now());
         let mut last = self.look().await;
         let mut said = false;
+        let mut next = Instant::now();
         loop {
-            let pause = (quiet / 8).min(PACE);
             // A walk through a huge world is not repeated without a rest.
-            tokio::time::sleep(pause.max((last.took * 10).min(quiet / 2))).await;
+            next += pause.max((last.took * 10).min(quiet / 2));
+            loop {
+                let check = due.next(self.stage()) + LATE;
+                tokio::time::sleep_until(next.min(check)).await;
+                if self.is_overdue(&due).await {
+                    return self.tell_overdue().await;
+                }
+                if Instant::now() >= next {
+                    break;
+                }
+                // Not overdue after all, or by nothing that can be helped: then at the usual pace.
+                tokio::time::sleep_until(next.min(Instant::now() + pause)).await;
+            }
             let now = self.look().await;
             if progressed(&last.sample, &now.sample) {
                 if !said {
@@ -101,14 +132,36 @@ impl Saving {
                 if !self.extend.by(quiet).await {
                     return;
                 }
-                due = due.max(Instant::now() + quiet + term);
-            }
-            let late = Instant::now().saturating_duration_since(due);
-            if late > AFTERMATH || late > LATE && !is_killed(self.process) {
-                return self.tell_overdue().await;
+                due.put_off(Instant::now() + quiet);
+                self.granted.until(Instant::now() + quiet);
             }
             last = now;
+            next = Instant::now();
         }
+    }
+
+    /// How far the shim says that it is.
+    fn stage(&self) -> u8 {
+        match &self.extend {
+            Extend::Shim(shim) => shim.status().borrow().stop_stage,
+            // It is climbed by us.
+            Extend::Orphan(_) => TERM_STAGE,
+        }
+    }
+
+    /// Whether a rung that is due was not climbed.
+    async fn is_overdue(&self, due: &Due) -> bool {
+        let late = |at: Instant| Instant::now().saturating_duration_since(at);
+        if late(due.kill) > AFTERMATH || late(due.kill) > LATE && !is_killed(self.process) {
+            return true;
+        }
+        let behind = || self.stage() < TERM_STAGE && self.process.is_alive();
+        if late(due.term) <= LATE || !behind() {
+            return false;
+        }
+        // After a time in which nothing ran it may not have had its turn yet.
+        self.extend.has_answered().await;
+        behind()
     }
 
     /// Not carried out: the driver does it without the shim.
@@ -132,6 +185,14 @@ impl Saving {
 }
 
 impl Extend {
+    /// Waits until whoever climbs has answered something, which is all that it did before; not for
+    /// long.
+    async fn has_answered(&self) {
+        if let Self::Shim(shim) = self {
+            let _ = tokio::time::timeout(LATE, shim.extend(Duration::ZERO)).await;
+        }
+    }
+
     /// False when there is nobody left to tell.
     async fn by(&self, time: Duration) -> bool {
         match self {
@@ -164,10 +225,36 @@ fn progressed(before: &Sample, after: &Sample) -> bool {
     grown || changed && written >= LEAST_WRITTEN
 }
 
-/// From the request to SIGKILL, if nobody puts it off.
-fn until_kill(plan: &StopPlan) -> Duration {
-    let lead = plan.warn.iter().map(|warning| warning.before_ms).max().unwrap_or(0);
-    [lead, plan.grace_ms, plan.term_ms].iter().map(|ms| Duration::from_millis(*ms).min(LONGEST)).sum()
+/// The stage of a shim that has sent SIGTERM.
+const TERM_STAGE: u8 = 2;
+
+/// When SIGTERM and SIGKILL are sent at the latest, if nobody puts them off.
+struct Due {
+    term: Instant,
+    kill: Instant,
+    /// Between them.
+    between: Duration,
+}
+
+impl Due {
+    fn of(plan: &StopPlan, now: Instant) -> Self {
+        let bounded = |ms: u64| Duration::from_millis(ms).min(LONGEST);
+        let lead = plan.warn.iter().map(|warning| warning.before_ms).max().unwrap_or(0);
+        let between = bounded(plan.term_ms);
+        let term = now + bounded(lead) + bounded(plan.grace_ms);
+        Self { term, kill: term + between, between }
+    }
+
+    /// Whichever rung is next.
+    fn put_off(&mut self, until: Instant) {
+        self.term = self.term.max(until);
+        self.kill = self.kill.max(until + self.between);
+    }
+
+    /// Of a shim that is at this stage.
+    fn next(&self, stage: u8) -> Instant {
+        if stage < TERM_STAGE { self.term } else { self.kill }
+    }
 }
 
 /// Gone, or about to be: whoever sleeps in the kernel dies when it wakes up.

@@ -27,7 +27,13 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// How long it may take over a stop, before the workload is stopped without it.
-const STOP_ANSWER: Duration = Duration::from_secs(3);
+const STOP_ANSWER: Duration = Duration::from_secs(2);
+
+/// How long it may take until it says that it has begun what it took.
+const BEGINS: Duration = Duration::from_secs(1);
+
+/// In which what it said before its last answer is heard.
+const HEARD: Duration = Duration::from_millis(200);
 
 /// Between two looks at what changed, while something changes all the time: fifty a second.
 const PACE: Duration = Duration::from_millis(20);
@@ -50,6 +56,9 @@ pub(crate) enum ShimError {
     /// The connection is gone.
     #[error("the connection to the shim is gone")]
     Gone,
+    /// It took a stop and did not begin it.
+    #[error("it took it and did not begin")]
+    Idle,
     /// No answer in time.
     #[error("the shim does not answer (frozen?)")]
     Silent,
@@ -147,10 +156,24 @@ impl ShimClient {
         self.done(kind::INPUT, &proto::Input { bytes, line }).await
     }
 
-    /// Begins the stop ladder.
+    /// Begins the stop ladder, and waits until it has begun.
     pub(crate) async fn stop(&self, stop: &proto::Stop) -> Result<(), ShimError> {
         let frame = self.request(kind::STOP, stop, STOP_ANSWER).await?;
-        decode::<proto::Done>(&frame, kind::OK_REPLY).map(drop)
+        decode::<proto::Done>(&frame, kind::OK_REPLY)?;
+        let mut status = self.status.clone();
+        let begins = |status: &proto::Status| status.stop_stage > 0 || status.exit.is_some();
+        for patience in [BEGINS, HEARD] {
+            match tokio::time::timeout(patience, status.wait_for(begins)).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(_)) => return Err(ShimError::Gone),
+                Err(_) => {}
+            }
+            if patience == BEGINS {
+                // After a time in which nothing ran, what it said may not have been heard yet.
+                drop(tokio::time::timeout(BEGINS, self.extend(Duration::ZERO)).await);
+            }
+        }
+        Err(ShimError::Idle)
     }
 
     /// Gives the terminal another size.

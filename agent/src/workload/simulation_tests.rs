@@ -6,13 +6,17 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::workload::policy::{BACKOFF, BUDGET, STABLE};
+use crate::workload::policy::BACKOFF;
 
 /// From the start of the process to its first answer.
 const STARTUP: Duration = Duration::from_secs(20);
 
 /// Give-up has to come before this many crashes, whatever the server does between.
 const PATIENCE: usize = 50;
+
+fn stable() -> u64 {
+    Limits::default().stable.as_secs()
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Dies {
@@ -47,7 +51,7 @@ struct World {
 impl World {
     fn started() -> Self {
         let mut world = Self {
-            machine: Machine::new(true, true, Policy::default()),
+            machine: Machine::new(true, true, Policy::default(), Limits::default()),
             now: 0,
             due: None,
             told: String::new(),
@@ -174,15 +178,15 @@ fn servers_that_die_at_5_29_31_40_90_and_200_seconds() {
 
 #[test]
 fn a_server_with_five_stable_minutes_between_its_crashes_is_never_given_up() {
-    let (world, crashes) = World::run(Dies::AfterReady(STABLE.as_secs()));
+    let (world, crashes) = World::run(Dies::AfterReady(stable()));
     assert_eq!(crashes, PATIENCE);
     assert_eq!(world.machine.state(), State::Starting);
 }
 
 #[test]
 fn one_second_short_of_stable_is_not_stable() {
-    let (_, crashes) = World::run(Dies::AfterReady(STABLE.as_secs() - 1));
-    assert_eq!(crashes, usize::try_from(BUDGET).unwrap());
+    let (_, crashes) = World::run(Dies::AfterReady(stable() - 1));
+    assert_eq!(crashes, usize::try_from(Limits::default().budget).unwrap());
 }
 
 /// One stable period in the middle forgives what was before it, and no more.
@@ -193,7 +197,7 @@ fn stability_forgives_once() {
         world.live_and_die(dies);
         assert!(world.wait_for_restart());
     }
-    world.live_and_die(Dies::AfterReady(STABLE.as_secs()));
+    world.live_and_die(Dies::AfterReady(stable()));
     assert!(world.wait_for_restart(), "the fifth crash came after five stable minutes");
     for dies in [40, 40, 40].map(Dies::AfterStart) {
         world.live_and_die(dies);
@@ -211,7 +215,7 @@ fn a_start_by_hand_begins_anew() {
         panic!("start from error")
     };
     world.perform(effects);
-    assert_eq!(world.machine.policy().remaining(), u32::try_from(BACKOFF.len()).unwrap());
+    assert_eq!(world.machine.policy().remaining(Limits::default()), u32::try_from(BACKOFF.len()).unwrap());
     world.live_and_die(Dies::AfterStart(5));
     assert_eq!(world.due, Some(world.now + BACKOFF[0].as_secs()));
     assert_eq!(world.machine.policy().total, 5);

@@ -3,6 +3,7 @@
 
 use zlh_api::{Artifacts, Config, CrashRecord, OperationState, Ready, RestartBudget, State, Status};
 
+use super::maintenance::Maintenance;
 use super::operations::Operations;
 
 /// Everything the driver publishes, with a generation that rises at every change.
@@ -34,6 +35,10 @@ pub(crate) struct Snapshot {
     pub error: Option<String>,
     /// The stored payload, unmasked.
     pub config: Option<Config>,
+    /// Nothing is started until it is over.
+    pub maintenance: Option<Maintenance>,
+    /// Whether it is meant to run.
+    pub wanted: bool,
     /// RFC 3339.
     pub next_restart_at: Option<String>,
     /// Automatic restarts left.
@@ -67,6 +72,8 @@ impl Snapshot {
             last_crash: None,
             error: None,
             config: None,
+            maintenance: None,
+            wanted: false,
             next_restart_at: None,
             restart_budget: None,
             port: None,
@@ -84,6 +91,18 @@ impl Snapshot {
             state: self.state,
             ready_source: self.ready_source.clone(),
             reason: if self.ready { String::new() } else { self.reason() },
+        }
+    }
+
+    /// `GET /maintenance`.
+    pub(crate) fn to_maintenance(&self) -> zlh_api::Maintenance {
+        let maintenance = self.maintenance.as_ref();
+        zlh_api::Maintenance {
+            active: maintenance.is_some(),
+            since: maintenance.and_then(|it| it.since.clone()),
+            reason: maintenance.and_then(|it| it.reason.clone()),
+            starts_afterwards: maintenance.is_some() && self.wanted && self.state != State::Error,
+            operation: None,
         }
     }
 
@@ -114,7 +133,9 @@ impl Snapshot {
             timestamp: u64::try_from(crate::clock::now().as_second()).unwrap_or(0),
             operation_in_progress: operation.is_some(),
             operation_type: operation.as_ref().map(|o| o.kind),
-            maintenance: false,
+            maintenance: self.maintenance.is_some(),
+            maintenance_since: self.maintenance.as_ref().and_then(|it| it.since.clone()),
+            maintenance_reason: self.maintenance.as_ref().and_then(|it| it.reason.clone()),
             operation_started_at: operation.as_ref().map(|o| o.started_at.clone()),
             operation_message: operation.as_ref().map(|o| o.phase.clone()),
             next_restart_at: self.next_restart_at.clone(),
@@ -148,6 +169,9 @@ impl Snapshot {
         }
         if let Some(error) = &self.error {
             return error.clone();
+        }
+        if let (State::Idle | State::Crashed, Some(maintenance)) = (self.state, &self.maintenance) {
+            return maintenance.words();
         }
         match self.state {
             State::Idle => "nothing is running".to_owned(),

@@ -18,8 +18,8 @@ use zlh_shim::spec::{Spec, StopPlan};
 use super::driver::{Driver, Event, Holder};
 use super::handle::{Leaving, Outcome};
 use super::machine::{Command, Phase};
-use super::saving::{AFTERMATH, Extend, Overdue, Saving};
-use super::stored::Stopping;
+use super::saving::{AFTERMATH, Extend, Overdue, QUIET, Saving};
+use super::stored::{BootTime, Stopping};
 
 impl Driver {
     /// `POST /stop`. Once more while one is under way: the warnings are skipped.
@@ -73,12 +73,20 @@ impl Driver {
     pub(super) fn stopping(&self) -> Option<Stopping> {
         let Phase::Stopping { .. } = self.machine.phase() else { return None };
         let instance = self.run.as_ref().map(|run| &run.instance).or(self.starting.as_ref())?;
-        Some(Stopping { instance: instance.clone(), restart: self.memory.wanted })
+        let begun = match &self.memory.stopping {
+            // However often it is asked.
+            Some(before) if before.instance == *instance => before.begun.clone(),
+            _ => BootTime::after(Duration::ZERO),
+        };
+        Some(Stopping { instance: instance.clone(), restart: self.memory.wanted, begun })
     }
 
-    /// Whether an earlier agent was stopping a run, and whether another one was to follow it.
-    pub(super) fn was_stopping(&self, instance: &str) -> Option<bool> {
+    /// Whether an earlier agent was stopping a run, and whether another one was to follow it. If so,
+    /// its time goes on from there.
+    pub(super) fn was_stopping(&mut self, instance: &str) -> Option<bool> {
         let stopping = self.memory.stopping.as_ref().filter(|stopping| stopping.instance == instance)?;
+        let gone = stopping.begun.as_ref().and_then(BootTime::ago);
+        self.stop_begun = gone.and_then(|gone| Instant::now().checked_sub(gone));
         Some(stopping.restart)
     }
 
@@ -90,17 +98,34 @@ impl Driver {
 
     /// The run has another holder: a stop under way goes on in the time that is left of it.
     pub(super) fn go_on_stopping(&mut self) {
-        let gone = self.stop_begun.map(|begun| begun.elapsed()).unwrap_or_default();
-        let plan = what_is_left(self.stop_plan(), gone);
+        // Who was watched until now has what it was given; of anybody else nothing is known yet.
+        let sight = if self.saving.is_some() { self.granted.left() } else { SIGHT };
+        let plan = what_is_left(self.stop_plan(), self.stopping_for(), sight);
         self.tell_stop(plan.clone());
         self.watch_saving(plan);
     }
 
+    /// An earlier agent had told the shim, which climbs by itself: it may have been given time to
+    /// save a moment ago.
+    pub(super) fn watch_stopping(&mut self) {
+        let plan = what_is_left(self.stop_plan(), self.stopping_for(), QUIET);
+        self.watch_saving(plan);
+    }
+
+    fn stopping_for(&self) -> Duration {
+        self.stop_begun.map(|begun| begun.elapsed()).unwrap_or_default()
+    }
+
+    /// Without warnings where nobody is there to read them, or nobody wants them.
+    fn in_these_circumstances(&self, plan: StopPlan) -> StopPlan {
+        let warned = self.occupied && !self.unwarned;
+        if warned { plan } else { StopPlan { warn: Vec::new(), ..plan } }
+    }
+
     fn tell_stop(&mut self, plan: StopPlan) {
+        let plan = self.in_these_circumstances(plan);
         let Some(run) = &self.run else { return };
         self.stop_begun.get_or_insert_with(Instant::now);
-        let warned = self.occupied && !self.unwarned;
-        let plan = if warned { plan } else { StopPlan { warn: Vec::new(), ..plan } };
         if let (Some(lead), Some(operation)) = (plan.warn.iter().map(|w| w.before_ms).max(), &self.operation)
         {
             let phase = format!("stopping: players are warned, {} s before", lead.div_ceil(1000));
@@ -125,7 +150,8 @@ impl Driver {
     }
 
     /// Gives a stop that is under way more time while the server saves.
-    pub(super) fn watch_saving(&mut self, plan: StopPlan) {
+    fn watch_saving(&mut self, plan: StopPlan) {
+        let plan = self.in_these_circumstances(plan);
         let (Some(run), Some(request)) = (&self.run, &self.request) else { return };
         let events = self.events_in.clone();
         let (extend, overdue) = match &run.holder {
@@ -141,6 +167,7 @@ impl Driver {
             extend,
             operations: self.operations.clone(),
             operation: self.operation.as_ref().map(|operation| operation.id.clone()),
+            granted: self.granted.clone(),
             overdue,
             log: self.context.log.clone(),
         };
@@ -172,15 +199,15 @@ impl Driver {
     }
 }
 
-/// What is left of a plan after `gone`. The grace is used up first, and none of it begins anew;
-/// SIGTERM is always given its time, because nobody may have sent one yet.
-fn what_is_left(plan: StopPlan, gone: Duration) -> StopPlan {
+/// What is left of a plan after `gone`. The grace is used up first, and none of it begins anew, but
+/// for `sight`, in which a save that goes on is seen; SIGTERM is always given its time, because
+/// nobody may have sent one yet.
+fn what_is_left(plan: StopPlan, gone: Duration, sight: Duration) -> StopPlan {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let gone = ms(gone);
     let lead = plan.warn.iter().map(|warning| warning.before_ms).max().unwrap_or(0);
     let granted = lead.saturating_add(plan.grace_ms);
-    // A save that goes on has to be seen before the next rung.
-    let grace_ms = granted.saturating_sub(gone).min(plan.grace_ms).max(plan.grace_ms.min(ms(SIGHT)));
+    let grace_ms = granted.saturating_sub(gone).min(plan.grace_ms).max(plan.grace_ms.min(ms(sight)));
     let cap = plan.cap_ms.unwrap_or(ms(DEFAULT_CAP));
     let warn = if gone == 0 { plan.warn } else { Vec::new() };
     StopPlan { grace_ms, cap_ms: Some(cap.saturating_sub(gone).max(grace_ms)), warn, ..plan }
@@ -204,7 +231,7 @@ mod tests {
             cap_ms: Some(600_000),
             warn,
         };
-        let left = what_is_left(plan, Duration::from_millis(gone_ms));
+        let left = what_is_left(plan, Duration::from_millis(gone_ms), SIGHT);
         (left.grace_ms, left.term_ms, left.cap_ms, left.warn.len())
     }
 

@@ -9,6 +9,7 @@ use zlh_api::{Config, CrashRecord};
 use zlh_shim::durable::{self, ReadError};
 use zlh_shim::process::Generation;
 
+use super::maintenance::Maintenance;
 use super::policy::Policy;
 use crate::game::plan::{self, Installed};
 use crate::paths::Paths;
@@ -49,6 +50,9 @@ pub(crate) struct Stopping {
     pub instance: String,
     /// Whether another one follows it.
     pub restart: bool,
+    /// When it was asked for.
+    #[serde(default)]
+    pub begun: Option<BootTime>,
 }
 
 /// An instant that survives processes, but not the container.
@@ -79,6 +83,11 @@ impl BootTime {
         self.is_current().then(|| Duration::from_millis(boot_ms.saturating_sub(self.boot_ms)))
     }
 
+    /// How long ago that was.
+    pub(crate) fn ago(&self) -> Option<Duration> {
+        self.until(zlh_shim::holder::boot_ms())
+    }
+
     fn is_current(&self) -> bool {
         Generation::current().is_ok_and(|now| now == self.generation)
     }
@@ -91,6 +100,7 @@ pub(crate) struct Shelf {
     memory: PathBuf,
     installed: PathBuf,
     opened: PathBuf,
+    maintenance: PathBuf,
 }
 
 impl Shelf {
@@ -100,6 +110,7 @@ impl Shelf {
             memory: paths.state().join("workload.json"),
             installed: paths.state().join("installed.json"),
             opened: paths.state().join("opened.json"),
+            maintenance: paths.state().join("maintenance.json"),
         }
     }
 
@@ -157,6 +168,21 @@ impl Shelf {
         // Worlds that are gone are nobody's.
         opened.retain(|root, _| root.exists());
         durable::write_record(&self.opened, SCHEMA, &opened)
+    }
+
+    /// Whether maintenance holds the workload; a broken record is set aside with a warning.
+    pub(crate) fn maintenance(&self) -> (Option<Maintenance>, Option<String>) {
+        self.record(&self.maintenance, SCHEMA)
+    }
+
+    /// Maintenance has begun.
+    pub(crate) fn store_maintenance(&self, maintenance: &Maintenance) -> std::io::Result<()> {
+        durable::write_record(&self.maintenance, SCHEMA, &Some(maintenance))
+    }
+
+    /// It is over.
+    pub(crate) fn forget_maintenance(&self) -> std::io::Result<()> {
+        durable::remove(&self.maintenance)
     }
 
     fn opened(&self) -> BTreeMap<PathBuf, String> {

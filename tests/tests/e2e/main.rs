@@ -26,6 +26,7 @@ mod history;
 mod http;
 mod install;
 mod lifecycle;
+mod maintenance;
 mod operator;
 mod readiness;
 mod real_runtimes;

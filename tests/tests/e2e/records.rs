@@ -20,12 +20,12 @@ fn stops(agent: &Agent) {
     assert!(left.is_empty(), "idle, and {left:?} lives on");
 }
 
-fn folder(agent: &Agent) -> PathBuf {
+pub(crate) fn folder(agent: &Agent) -> PathBuf {
     agent.root_path("opt/zlh-agent/run/game")
 }
 
 /// How a file can be damaged.
-const DAMAGES: [fn(&Path); 3] = [
+pub(crate) const DAMAGES: [fn(&Path); 3] = [
     |file| fs::write(file, "garbage").unwrap(),
     |file| fs::write(file, "").unwrap(),
     |file| {
@@ -60,7 +60,7 @@ fn a_living_game_is_known_whatever_became_of_its_records() {
 }
 
 /// Agent, game and shim are gone; what is left is the record of the end.
-fn ended(agent: &mut Agent) -> ExitRecord {
+pub(crate) fn ended(agent: &mut Agent) -> ExitRecord {
     let (game, shim) = (agent.game(), agent.shims()[0]);
     let instance = ShimRecord::read(&folder(agent)).unwrap().instance;
     agent.kill();

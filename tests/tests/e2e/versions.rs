@@ -1,12 +1,13 @@
 //! Shims of other versions, and processes that only look like one: what is running goes on,
 //! can be stopped, and the status says what is the matter and what to do.
 
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use minicbor::Encode;
 use nix::sys::signal::Signal;
 use zlh_api::{State, Status};
-use zlh_shim::frame::Frame;
+use zlh_shim::frame::{Frame, encode};
 use zlh_shim::proto::{self, kind};
 use zlh_shim::record::ShimRecord;
 use zlh_tests::harness::agent::Agent;
@@ -308,32 +309,88 @@ fn who_does_not_speak_the_protocol_is_not_listened_to() {
     }
 }
 
-/// One that takes a stop and does nothing, one that refuses it, one that swallows it.
-#[test]
-fn a_shim_that_does_not_stop_the_game_is_done_without() {
-    for (name, reply) in [
-        ("taken", Reply::Frame(kind::OK_REPLY, proto::body(&proto::Done { log_head: 0 }))),
-        ("refused", refusal("unwilling", "this shim does not like to stop")),
-        ("swallowed", Reply::Nothing),
-    ] {
-        println!("{name}");
-        let (mut agent, game) = running();
-        let answer = move |frame: &Frame, record: &ShimRecord| match frame.kind {
-            kind::HELLO => {
+/// What a shim does with a stop.
+#[derive(Debug, Clone, Copy)]
+enum Unwilling {
+    /// Takes it, and does nothing.
+    Takes,
+    /// Says no.
+    Refuses,
+    /// Says nothing.
+    Swallows,
+    /// Takes it, says how far it is, and does nothing.
+    Claims(u8),
+}
+
+impl Unwilling {
+    /// As a forged shim's answers; one that claims has to answer what was asked before.
+    fn answers(self) -> impl Fn(&Frame, &ShimRecord) -> Reply {
+        let watch = Mutex::new(None);
+        move |frame, record| match (frame.kind, self) {
+            (kind::HELLO, _) => {
                 let (instance, shim_version) = (record.instance.clone(), "1".to_owned());
                 let status = status(record);
                 let welcome = proto::Welcome { proto: 1, shim_version, instance, shim_pid: 1, status };
                 Reply::Frame(kind::WELCOME, proto::body(&welcome))
             }
-            kind::STOP | kind::EXTEND => reply.clone(),
+            (kind::WATCH, _) => {
+                *watch.lock().unwrap() = Some(frame.id);
+                Reply::Nothing
+            }
+            (kind::STOP, Self::Claims(stop_stage)) => {
+                let mut bytes = Vec::new();
+                encode(kind::OK_REPLY, frame.id, &proto::body(&proto::Done { log_head: 0 }), &mut bytes);
+                if let Some(asked) = watch.lock().unwrap().take() {
+                    let told = proto::Status { sequence: 2, stop_stage, ..status(record) };
+                    encode(kind::STATUS_REPLY, asked, &proto::body(&told), &mut bytes);
+                }
+                Reply::Raw(bytes)
+            }
+            (kind::STOP, Self::Refuses) => refusal("unwilling", "this shim does not like to stop"),
+            (kind::STOP | kind::EXTEND, Self::Takes | Self::Claims(_)) => {
+                Reply::Frame(kind::OK_REPLY, proto::body(&proto::Done { log_head: 0 }))
+            }
             _ => Reply::Nothing,
-        };
-        let _forged = ForgedShim::replace(&mut agent, answer).unwrap();
+        }
+    }
+
+    /// From the request to the end of a game that has to be killed.
+    fn stops_within(self) -> Duration {
+        let flags = ["--stop", "ignore", "--ignore-sigterm"];
+        let mut agent = Agent::with_fake(&FakePlan { grace_s: 3, term_s: 2, ..FakePlan::new(&flags) });
+        agent.configure();
+        agent.wait_ready();
+        let game = agent.game();
+        let _forged = ForgedShim::replace(&mut agent, self.answers()).unwrap();
         agent.start();
         agent.wait_ready();
+        let asked = Instant::now();
         agent.post("/stop", 204);
+        until("the end of it", 2 * SOON, || !game.is_alive());
+        let took = asked.elapsed();
         let status = agent.wait_state(State::Idle);
-        assert!(!game.is_alive() && agent.living_games().is_empty());
-        assert_eq!(status.crashes_total, 0, "{name}");
+        assert!(agent.living_games().is_empty());
+        assert_eq!(status.crashes_total, 0, "{self:?}");
+        took
     }
+}
+
+#[test]
+fn a_shim_that_does_not_stop_the_game_is_done_without() {
+    const DEADLINE: Duration = Duration::from_secs(5);
+    const SLACK: Duration = Duration::from_secs(2);
+    for unwilling in [Unwilling::Takes, Unwilling::Refuses, Unwilling::Swallows, Unwilling::Claims(1)] {
+        // One stop alone measures the machine.
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|took| *took >= DEADLINE + SLACK) {
+            assert!(seen.len() < 3, "{unwilling:?}: {seen:?}");
+            seen.push(unwilling.stops_within());
+        }
+        assert!(
+            seen.last().is_some_and(|took| *took >= DEADLINE),
+            "{unwilling:?} was not given its time: {seen:?}"
+        );
+    }
+    // What it says it has sent is sent again, and given its time again.
+    Unwilling::Claims(2).stops_within();
 }

@@ -52,6 +52,22 @@ Examples:
   zlhctl stop lobby --now
   zlhctl stop -l game=minecraft --no-wait";
 
+pub(super) const MAINTENANCE_ON_EXAMPLES: &str = "\
+It outlives crashes, the agent and the container: nothing is started after a
+crash, at boot, or by anybody else. Once more, it gives another reason.
+
+Examples:
+  zlhctl maintenance on lobby --reason 'new disk, back at 18:00'
+  zlhctl maintenance on -l site=fra
+  zlhctl maintenance on lobby --keep-running";
+
+pub(super) const MAINTENANCE_OFF_EXAMPLES: &str = "\
+A server that had failed, or that somebody stopped, stays down.
+
+Examples:
+  zlhctl maintenance off lobby
+  zlhctl maintenance off -l site=fra --no-start";
+
 pub(super) const CONFIGURE_EXAMPLES: &str = "\
 Examples:
   zlhctl configure lobby -f payload.json

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use zlh_api::{Operation, OperationState, Players, Status, Version};
 
-use super::status::{address, paint, version};
+use super::status::{address, maintenance, paint, version};
 use crate::exit::Exit;
 use crate::printer::{Format, Paint, Printer};
 use crate::target::{Target, Targets};
@@ -73,6 +73,10 @@ impl All<'_> {
     fn head(&self, sheet: &mut Sheet, now: jiff::Timestamp) {
         let status = &self.status;
         let state = if status.ready { format!("{}, ready", status.state) } else { status.state.to_string() };
+        let held = status.maintenance.then(|| {
+            let words = maintenance(status);
+            words.strip_prefix("maintenance").unwrap_or(&words).trim_start_matches([':', ' ']).to_owned()
+        });
         sheet.painted("Name", &self.target.name, Paint::Bold);
         sheet.painted("State", &state, paint(status.state));
         sheet.optional("Error", status.error.as_deref());
@@ -80,6 +84,7 @@ impl All<'_> {
             "Not ready",
             Some(status.ready_error.as_str()).filter(|_| !status.ready && status.process_running),
         );
+        sheet.optional("Maintenance", held.as_deref());
         sheet.optional("Doing", status.operation_message.as_deref().or(Some(&status.install_step)));
         sheet.optional("Restarts", status.next_restart_at.as_deref());
         sheet.optional("Server", Some(&version(status)));

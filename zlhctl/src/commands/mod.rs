@@ -62,6 +62,10 @@ pub(crate) async fn run(cli: Cli, printer: Printer) -> Result<Exit> {
             let verb = lifecycle::Verb::Restart { now: options.now };
             lifecycle::run(verb, &options.lifecycle, &targets, printer).await
         }
+        Command::Maintenance(command) => {
+            let (verb, options) = lifecycle::Verb::of_maintenance(command);
+            lifecycle::run(verb, &options, &targets, printer).await
+        }
         Command::Configure(options) => configure::run(&options, &targets, printer).await,
         Command::Console(options) => console::run(&options, &targets, printer).await,
         Command::Send(options) => send::run(&options, &targets, printer).await,

@@ -165,6 +165,9 @@ fn wide_columns(row: &Row, status: &Status, remark: Option<String>) -> Vec<Cell>
 /// What there is to say about a state that is not simply good.
 fn remark(status: &Status) -> Option<String> {
     let restart = status.next_restart_at.as_deref().map(|at| format!("starts again at {at}"));
+    if status.maintenance && matches!(status.state, State::Idle | State::Running | State::Crashed) {
+        return Some(maintenance(status));
+    }
     let candidates = match status.state {
         State::Idle | State::Running => [status.error.clone(), None, None],
         State::Installing | State::Starting | State::Stopping => {
@@ -174,6 +177,13 @@ fn remark(status: &Status) -> Option<String> {
         State::Error => [status.error.clone(), Some(status.ready_error.clone()), None],
     };
     candidates.into_iter().flatten().find(|text| !text.is_empty())
+}
+
+/// That it is in maintenance, since when, and what for.
+pub(crate) fn maintenance(status: &Status) -> String {
+    let since = status.maintenance_since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
+    let reason = status.maintenance_reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("maintenance{since}{reason}")
 }
 
 /// Variant and version of what is configured.
@@ -231,12 +241,17 @@ mod tests {
             serde_json::from_str(r#"{"variant":"paper","version":"1.21.7","ports":[25565]}"#).unwrap();
         let mut broken = status(State::Error);
         broken.error = Some("sha256 of server.jar: expected 12ab, got 34cd\u{1b}[2J".to_owned());
+        let mut held = status(State::Idle);
+        held.maintenance = true;
+        held.maintenance_since = Some("2026-01-01T02:00:00Z".to_owned());
+        held.maintenance_reason = Some("new disk".to_owned());
         let mut installing = status(State::Installing);
         installing.install_step = "fetching server.tar.zst".to_owned();
         vec![
             row("lobby", Ok((running, Some(Players { online: 3, max: 20, players: vec![] })))),
             row("creative", Ok((broken, None))),
             row("new", Ok((installing, None))),
+            row("held", Ok((held, None))),
             row("idle", Ok((status(State::Idle), None))),
             row("gone", Err("connection refused (10.0.0.9:18888)".to_owned())),
         ]
@@ -250,6 +265,7 @@ NAME      STATE        READY  PLAYERS  VERSION       UPTIME  CRASHES  ADDRESS
 lobby     running      yes    3/20     paper 1.21.7  3h 12m  0        10.0.0.2:25565
 creative  error        sha256 of server.jar: expected 12ab, got 34cd
 new       installing   fetching server.tar.zst
+held      idle         maintenance since 2026-01-01T02:00:00Z: new disk
 idle      idle         no     -        -             -       0        -
 gone      unreachable  connection refused (10.0.0.9:18888)
 ";
@@ -263,7 +279,7 @@ gone      unreachable  connection refused (10.0.0.9:18888)
         let documents: Vec<_> = rows().iter().map(|row| document(row).unwrap()).collect();
         assert_eq!(documents[0]["status"]["state"], "running");
         assert_eq!(documents[0]["players"]["online"], 3);
-        assert_eq!(documents[4]["reachable"], false);
-        assert!(documents[4]["error"].as_str().unwrap().contains("refused"));
+        assert_eq!(documents[5]["reachable"], false);
+        assert!(documents[5]["error"].as_str().unwrap().contains("refused"));
     }
 }

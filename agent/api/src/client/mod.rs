@@ -33,7 +33,8 @@ use serde_json::Value;
 
 use crate::{
     Accepted, CONSOLE_NEXT_HEADER, CONSOLE_OFFSET_HEADER, CONSOLE_PROTOCOL, CommandOutput, CommandRequest,
-    DEFAULT_PORT, History, HistoryWindow, Operation, Operations, Players, Problem, Ready, Status, Version,
+    DEFAULT_PORT, History, HistoryWindow, Maintenance, MaintenanceRequest, Operation, Operations, Players,
+    Problem, Ready, Status, Version,
 };
 
 /// Talks to one agent.
@@ -234,6 +235,28 @@ impl Client {
         let request = self.authorize(self.http.post(url)).json(&body);
         let response = self.exchange(request, self.timeout + wait).await?;
         let response = self.check(response).await?;
+        self.json(response).await
+    }
+
+    /// `PUT /maintenance`.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn begin_maintenance(&self, request: &MaintenanceRequest) -> Result<Maintenance, ClientError> {
+        let response = self.send(self.request(Method::PUT, "maintenance").json(request)).await?;
+        self.json(response).await
+    }
+
+    /// `DELETE /maintenance`. `start`: what was meant to run is started again.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn end_maintenance(&self, start: bool) -> Result<Maintenance, ClientError> {
+        let mut url = self.url("maintenance");
+        if !start {
+            url.query_pairs_mut().append_pair("start", "false");
+        }
+        let response = self.send(self.authorize(self.http.delete(url))).await?;
         self.json(response).await
     }
 

@@ -268,6 +268,8 @@ async fn drive(mut asked: mpsc::Receiver<Request>, script: Arc<Mutex<Script>>, o
                     Verb::Start | Verb::TakeBack { .. } => (State::Starting, OperationKind::Start),
                     Verb::Stop { .. } => (State::Stopping, OperationKind::Stop),
                     Verb::Restart { .. } => (State::Stopping, OperationKind::Restart),
+                    Verb::Maintain { .. } => (State::Stopping, OperationKind::Stop),
+                    Verb::EndMaintenance { .. } => (State::Starting, OperationKind::Start),
                     Verb::Repair { .. } => (State::Idle, OperationKind::Repair),
                     Verb::Tend(_) | Verb::Reread { .. } => (State::Idle, OperationKind::Verify),
                 };

@@ -69,6 +69,8 @@ impl Cell {
             HistoryState::Ready => &mut self.ready,
             HistoryState::Starting => &mut self.starting,
             HistoryState::Stopping | HistoryState::Stopped => &mut self.stopped,
+            // In maintenance.
+            HistoryState::Silent | HistoryState::Down if segment.intended => &mut self.stopped,
             HistoryState::Silent | HistoryState::Down => &mut self.down,
             HistoryState::Unknown => return,
         } += length;
@@ -109,6 +111,7 @@ pub(super) fn word(segment: &HistorySegment) -> (&'static str, Paint) {
     match segment.state {
         HistoryState::Ready => ("ready", Paint::Good),
         HistoryState::Starting => ("starting", Paint::Busy),
+        HistoryState::Silent | HistoryState::Down if segment.intended => ("in maintenance", Paint::Dim),
         HistoryState::Silent => ("not answering", Paint::Bad),
         HistoryState::Stopping => ("stopping", Paint::Busy),
         HistoryState::Stopped => ("stopped", Paint::Dim),

@@ -62,6 +62,7 @@ fn what(event: &HistoryEvent) -> (&'static str, Paint) {
         HistoryKind::Answers => ("answers", Paint::Good),
         HistoryKind::NotReady => ("not ready", Paint::Bad),
         HistoryKind::Stop => ("stop", Paint::Busy),
+        HistoryKind::Maintenance | HistoryKind::MaintenanceOver => ("maintenance", Paint::Busy),
         HistoryKind::Exit => ("ended", Paint::Plain),
         HistoryKind::Crash => ("crashed", Paint::Bad),
         HistoryKind::Restart => ("restart", Paint::Busy),
@@ -94,6 +95,9 @@ fn details(event: &HistoryEvent) -> String {
             Some(OperationKind::Restart) => "somebody asked for a restart".to_owned(),
             _ => "somebody asked for it".to_owned(),
         },
+        HistoryKind::Maintenance if detail.is_empty() => "began".to_owned(),
+        HistoryKind::Maintenance => format!("began: {}", escape::one_line(detail)),
+        HistoryKind::MaintenanceOver => "is over".to_owned(),
         // What ended it is more telling than how the process ended; that stands behind it.
         HistoryKind::Crash => {
             let how = event.exit.as_ref().map(ended).unwrap_or_default();

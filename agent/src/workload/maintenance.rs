@@ -1,0 +1,146 @@
+//! Maintenance: what runs is stopped, or kept, and nothing is started until somebody ends it.
+//!
+//! It is a gate, not a state: what was wanted stays wanted, a restart after a crash stays planned,
+//! and both are done when it is over. Its record is a file of its own, so that no other record that
+//! is lost or damaged ends it; one that is damaged itself still holds.
+
+use serde::{Deserialize, Serialize};
+use slog::{info, warn};
+use zlh_api::{ErrorCode, OperationKind, Problem};
+
+use super::driver::Driver;
+use super::handle::{Outcome, Repair, Verb};
+use super::machine::{Command, Phase};
+
+/// `state/maintenance.json`, as long as it lasts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Maintenance {
+    /// RFC 3339, to show; none when the record was damaged.
+    pub since: Option<String>,
+    /// What the operator said.
+    pub reason: Option<String>,
+}
+
+impl Maintenance {
+    /// For people, without an end of sentence.
+    pub(crate) fn words(&self) -> String {
+        let since = self.since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
+        let reason = self.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        format!("in maintenance{since}{reason}")
+    }
+}
+
+impl Driver {
+    /// At boot, before anything could be started.
+    pub(super) fn recall_maintenance(&mut self) {
+        let (maintenance, warning) = self.context.shelf.maintenance();
+        if let Some(warning) = warning {
+            warn!(self.context.log, "{}", warning);
+            let damaged = Maintenance { since: None, reason: Some(warning) };
+            // If that fails, the next agent finds what this one found.
+            let _ = self.context.shelf.store_maintenance(&damaged);
+            self.hold(Some(damaged));
+        } else if maintenance.is_some() {
+            self.hold(maintenance);
+        }
+    }
+
+    /// `PUT /maintenance`. Once more while it lasts: another reason, and what still runs is stopped.
+    pub(super) fn maintain(
+        &mut self,
+        reason: Option<String>,
+        keep_running: bool,
+        now: bool,
+    ) -> Result<Outcome, Problem> {
+        if self.context.paths.change().exists() {
+            let detail = "a change of version is under way: wait for it, or stop it";
+            return Err(Problem::new(ErrorCode::OperationInProgress, detail));
+        }
+        let since = self.maintenance.as_ref().and_then(|before| before.since.clone());
+        let since = since.or_else(|| Some(crate::clock::now_rfc3339()));
+        let maintenance = Maintenance { since, reason };
+        if self.maintenance.as_ref() != Some(&maintenance) {
+            self.context.shelf.store_maintenance(&maintenance).map_err(|error| {
+                let detail = format!("maintenance cannot be recorded: {error}; free some disk space");
+                Problem::new(ErrorCode::Internal, detail)
+            })?;
+            info!(self.context.log, "maintenance"; "reason" => maintenance.reason.as_deref().unwrap_or("none given"));
+            self.note_maintenance(&maintenance);
+            self.hold(Some(maintenance));
+        }
+        let stops = !keep_running
+            && match self.machine.phase() {
+                // What has failed goes on saying why.
+                Phase::Idle | Phase::Error { alive: false, .. } => false,
+                // It ends here by itself, also if it was to be a restart.
+                Phase::Stopping { .. } => now,
+                _ => true,
+            };
+        if !stops {
+            return Ok(self.nothing_begun());
+        }
+        self.maintaining = true;
+        let outcome = self.stop(now);
+        self.maintaining = false;
+        outcome
+    }
+
+    /// `DELETE /maintenance`. `start`: what was wanted runs again.
+    pub(super) fn end_maintenance(&mut self, start: bool) -> Result<Outcome, Problem> {
+        let down = matches!(self.machine.phase(), Phase::Idle | Phase::Crashed);
+        let starts = self.maintenance.is_some() && start && down && self.memory.wanted;
+        if starts {
+            self.check_runtimes(&Verb::Start)?;
+        }
+        if self.maintenance.is_some() {
+            self.context.shelf.forget_maintenance().map_err(|error| {
+                let detail = format!("the record of the maintenance cannot be removed: {error}");
+                Problem::new(ErrorCode::Internal, detail)
+            })?;
+            info!(self.context.log, "maintenance is over"; "starts" => starts);
+            self.note_maintenance_over();
+            self.hold(None);
+        }
+        if starts {
+            return self.command(Command::Start, OperationKind::Start);
+        }
+        if !start && down {
+            // Also what a crash had planned.
+            return self.stop(true);
+        }
+        Ok(self.nothing_begun())
+    }
+
+    /// Refuses what would start the game in the end. What the machine is asked it refuses itself.
+    pub(super) fn check_maintenance(&self, verb: &Verb) -> Result<(), Problem> {
+        let starts = match verb {
+            Verb::Repair { repair, .. } => !matches!(repair, Repair::FreePort(_)),
+            Verb::Reconfigure(_) | Verb::TakeBack { .. } => true,
+            _ => false,
+        };
+        if starts && self.maintenance.is_some() { Err(self.in_maintenance()) } else { Ok(()) }
+    }
+
+    /// Why nothing is started, and what to do.
+    pub(super) fn in_maintenance(&self) -> Problem {
+        let words = self.maintenance.as_ref().map(Maintenance::words).unwrap_or_default();
+        refusal(&words)
+    }
+
+    fn nothing_begun(&self) -> Outcome {
+        Outcome { state: self.machine.state(), operation: None }
+    }
+
+    fn hold(&mut self, maintenance: Option<Maintenance>) {
+        self.machine.set_held(maintenance.is_some());
+        self.maintenance = maintenance;
+    }
+}
+
+/// For what would begin something; `words`: [`Maintenance::words`].
+pub(crate) fn refusal(words: &str) -> Problem {
+    let detail = format!(
+        "the server is {words}. End that with DELETE /maintenance (zlhctl maintenance off), or ask whoever began it"
+    );
+    Problem::new(ErrorCode::Maintenance, detail)
+}
