@@ -7,6 +7,7 @@
 //! The last two are told apart before a command line parser, a logger or a runtime
 //! exists: they live as long as the game, one beside each, and have to stay small.
 
+mod bucket;
 mod change;
 mod cli;
 mod clock;

@@ -166,6 +166,9 @@ pub enum HistoryKind {
     Restart,
     /// The agent gave up; `detail` says why.
     GaveUp,
+    /// A start that nobody asked for came to nothing: `detail` says why, and it is tried again
+    /// after `seconds`.
+    StartFailed,
     /// The container was restarted under it.
     Swept,
     /// An operation began.
@@ -220,7 +223,7 @@ pub struct HistoryEvent {
     /// ladder. Of a gap: how many entries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// Of a restart: the pause. Of readiness: the time since the start.
+    /// Of a restart and a failed start: the pause. Of readiness: the time since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
 }

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use slog::{Logger, info};
 
-use super::limits::Bucket;
 use super::peer::Peer;
+use crate::bucket::Bucket;
 use crate::journal::{Journal, What};
 
 /// Lines noted at once, and how many a second come back.

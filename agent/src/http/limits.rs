@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::peer::Peer;
+use crate::bucket::Bucket;
 
 /// Who is counted as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,42 +117,6 @@ impl Throttle {
     }
 }
 
-/// A budget that fills up again with time.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bucket {
-    left: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    pub(crate) fn full(burst: f64, now: Instant) -> Self {
-        Self { left: burst, at: now }
-    }
-
-    /// Takes one, or says after how long there is one.
-    pub(crate) fn take(&mut self, burst: f64, a_second: f64, now: Instant) -> Result<(), Duration> {
-        self.spend(1.0, burst, a_second, now)
-    }
-
-    /// Takes so much at once.
-    pub(crate) fn spend(
-        &mut self,
-        cost: f64,
-        burst: f64,
-        a_second: f64,
-        now: Instant,
-    ) -> Result<(), Duration> {
-        let gone = now.saturating_duration_since(self.at).as_secs_f64();
-        self.left = (self.left + gone * a_second).min(burst);
-        self.at = now;
-        if self.left < cost {
-            return Err(Duration::from_secs_f64((cost - self.left) / a_second));
-        }
-        self.left -= cost;
-        Ok(())
-    }
-}
-
 /// Commands by source.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
@@ -164,7 +129,8 @@ impl Pace {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MAX_SOURCES && !buckets.contains_key(&source) {
             // Whoever has been silent for longest has a full bucket again, or nearly so.
-            if let Some(oldest) = buckets.iter().min_by_key(|(_, one)| one.at).map(|(source, _)| *source) {
+            if let Some(oldest) = buckets.iter().min_by_key(|(_, one)| one.asked()).map(|(source, _)| *source)
+            {
                 buckets.remove(&oldest);
             }
         }

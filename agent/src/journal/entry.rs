@@ -137,6 +137,8 @@ pub(crate) enum What {
     },
     /// Nothing runs, and a person has to look.
     GaveUp { why: String },
+    /// A start that nobody asked for came to nothing; the next one follows after this pause.
+    StartFailed { why: String, restart_after_s: u64 },
     /// The container was restarted under the workload.
     Swept {},
     /// An operation began.
@@ -215,6 +217,7 @@ impl What {
             Self::Exit(_)
                 | Self::Crash { .. }
                 | Self::GaveUp { .. }
+                | Self::StartFailed { .. }
                 | Self::Stop { .. }
                 | Self::Gap { .. }
                 | Self::Maintenance { .. }
@@ -225,7 +228,11 @@ impl What {
     /// Cuts what somebody else wrote to a length that fits a line.
     pub(super) fn cut(&mut self) {
         match self {
-            Self::Silent { why } | Self::NotReady { why } | Self::GaveUp { why } | Self::Degraded { why } => {
+            Self::Silent { why }
+            | Self::NotReady { why }
+            | Self::GaveUp { why }
+            | Self::StartFailed { why, .. }
+            | Self::Degraded { why } => {
                 shorten(why);
             }
             Self::OperationEnded { error: Some(text), .. }

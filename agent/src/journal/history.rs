@@ -198,6 +198,11 @@ fn event(entry: Entry) -> Option<HistoryEvent> {
             event.detail = Some(why);
             HistoryKind::GaveUp
         }
+        What::StartFailed { why, restart_after_s } => {
+            event.detail = Some(why);
+            event.seconds = Some(restart_after_s);
+            HistoryKind::StartFailed
+        }
         What::Swept {} => HistoryKind::Swept,
         What::OperationBegan { id, kind } => {
             event.operation = Some(HistoryOperation { id, kind, state: None });

@@ -18,6 +18,7 @@
 //! - Two agents never write at once: the lock of the root sees to it.
 
 mod entry;
+mod flaps;
 mod history;
 mod read;
 mod store;
@@ -35,6 +36,7 @@ use zlh_api::{History, OperationKind};
 use zlh_shim::process::Generation;
 
 pub(crate) use self::entry::{By, Exit, Stamp, What, Why, life_of};
+pub(crate) use self::flaps::Flaps;
 pub(crate) use self::history::Query;
 
 use self::entry::Entry;

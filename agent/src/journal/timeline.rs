@@ -168,7 +168,7 @@ impl Timeline {
                     self.change(ended, HistoryState::Down);
                 }
             }
-            What::GaveUp { .. } => {
+            What::GaveUp { .. } | What::StartFailed { .. } => {
                 // A start that came to nothing leaves no exit.
                 self.ended = self.instance.take().or(self.ended.take());
                 self.change(at, HistoryState::Down);

@@ -22,7 +22,7 @@ use super::driver::{Channels, Context, Driver, Holder, Run};
 use super::exits;
 use super::handle::Handle;
 use super::launcher::Launcher;
-use super::machine::{Command, Effect, Machine, Phase};
+use super::machine::{Effect, Machine, Phase};
 use super::operations::Operations;
 use super::orphan::{Orphan, clear_slot, sweep_slot};
 use super::regain::{Known, explain, is_frozen};
@@ -388,7 +388,7 @@ impl Driver {
             return;
         }
         if self.memory.wanted
-            && let Ok(super::machine::Admission::Accepted(effects)) = self.machine.command(Command::Start)
+            && let Ok(super::machine::Admission::Accepted(effects)) = self.machine.start_by_itself()
         {
             info!(self.context.log, "starting what is configured");
             self.unasked = true;

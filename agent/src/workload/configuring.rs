@@ -80,7 +80,8 @@ impl Driver {
             {
                 return Ok(Outcome { state: self.machine.state(), operation: self.operation.clone() });
             }
-            Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. } if self.operation.is_none() => {}
+            Phase::Idle | Phase::Crashed { .. } | Phase::Error { alive: false, .. }
+                if self.operation.is_none() => {}
             _ => return Err(self.refuse(Refusal::Busy)),
         }
         self.backoff_due = None;

@@ -46,7 +46,7 @@ use crate::game::payload::GameRequest;
 use crate::game::plan::Installed;
 use crate::game::probe::{self, Seen};
 use crate::install::{Damaged, InstallError};
-use crate::journal::Journal;
+use crate::journal::{Flaps, Journal};
 use crate::paths::Paths;
 
 /// What every part of the driver may use.
@@ -183,6 +183,10 @@ pub(crate) struct Driver {
     /// The agent ends: who waits until nothing runs.
     pub(super) leaving: Option<oneshot::Sender<()>>,
     pub(super) readiness_due: Option<Instant>,
+    /// How often it is noted that it answers again.
+    pub(super) flaps: Flaps,
+    /// When that is noted, if it still does.
+    pub(super) answers_due: Option<Instant>,
     /// What is remembered differs from what is written.
     pub(super) stale: bool,
     /// The workload's record could not be written; when it is tried again.
@@ -251,6 +255,8 @@ impl Driver {
             granted: Granted::default(),
             leaving: None,
             readiness_due: None,
+            flaps: Flaps::new(std::time::Instant::now()),
+            answers_due: None,
             stale: false,
             unwritten: None,
             backoff_due: None,
@@ -293,7 +299,8 @@ impl Driver {
 
     fn due(&self) -> Option<Instant> {
         let backoff = self.backoff_due.filter(|_| self.may_restart()).map(|(at, _)| at);
-        [self.readiness_due, backoff, self.unwritten.as_ref().map(|it| it.again)].into_iter().flatten().min()
+        let unwritten = self.unwritten.as_ref().map(|it| it.again);
+        [self.readiness_due, self.answers_due, backoff, unwritten].into_iter().flatten().min()
     }
 
     fn tick(&mut self) {
@@ -305,6 +312,9 @@ impl Driver {
             self.observe(Observation::ReadinessTimedOut(format!(
                 "the server was not ready within {seconds} s ({why}); it was left running, look at its console"
             )));
+        }
+        if self.answers_due.is_some_and(|at| now >= at) {
+            self.note_answers();
         }
         if self.backoff_due.is_some_and(|(at, _)| now >= at) && self.may_restart() {
             self.backoff_due = None;

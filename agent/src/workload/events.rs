@@ -293,6 +293,7 @@ impl Driver {
         self.memory.stopping = None;
         self.stop_begun = None;
         self.granted = Granted::default();
+        self.answers_due = None;
         self.silent.clear();
         self.shim_slot.send_replace(None);
         self.occupied = false;

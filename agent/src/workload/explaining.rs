@@ -108,7 +108,7 @@ impl Driver {
             ));
         }
         match self.machine.phase() {
-            Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. }
+            Phase::Idle | Phase::Crashed { .. } | Phase::Error { alive: false, .. }
                 if self.operation.is_none() && self.tending.is_none() => {}
             Phase::Running { .. } | Phase::Error { alive: true, .. } => {
                 return Err(Problem::new(ErrorCode::WrongState, "the server is running: stop it first"));

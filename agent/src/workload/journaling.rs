@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use zlh_api::{CrashRecord, OperationKind, OperationState, OperationSummary};
 use zlh_shim::record::{Exit, ExitRecord};
 
@@ -93,13 +94,13 @@ impl Driver {
     }
 
     /// The probe has spoken, and the machine has heard it. `was`: the phase before.
-    pub(super) fn note_probe(&self, was: &Phase) {
+    pub(super) fn note_probe(&mut self, was: &Phase) {
         let running = |phase: &Phase| matches!(phase, Phase::Running { .. });
         let silent = |phase: &Phase| matches!(phase, Phase::Running { silent: Some(_) });
-        let now = self.machine.phase();
-        match now {
-            Phase::Running { silent: None } if silent(was) => self.note(What::Answers {}),
+        match self.machine.phase() {
+            Phase::Running { silent: None } if silent(was) => self.note_answers(),
             Phase::Running { silent: None } if !running(was) => {
+                self.flaps.begin();
                 let Some(run) = &self.run else { return };
                 let after = zlh_shim::holder::boot_ms().checked_sub(run.last.started_boot_ms);
                 self.note(What::Ready {
@@ -109,9 +110,25 @@ impl Driver {
                 });
             }
             Phase::Running { silent: Some(why) } if !silent(was) => {
-                self.note(What::Silent { why: why.clone() });
+                let why = why.clone();
+                self.answers_due = None;
+                if self.flaps.silent() {
+                    self.note(What::Silent { why });
+                }
             }
             _ => {}
+        }
+    }
+
+    /// It answers again, and may have done so for a while.
+    pub(super) fn note_answers(&mut self) {
+        self.answers_due = None;
+        if !self.machine.ready() {
+            return;
+        }
+        match self.flaps.answers(std::time::Instant::now()) {
+            Ok(()) => self.note(What::Answers {}),
+            Err(wait) => self.answers_due = Some(Instant::now() + wait),
         }
     }
 
@@ -120,6 +137,11 @@ impl Driver {
         match self.machine.phase() {
             Phase::Error { reason, alive: true } => self.note(What::NotReady { why: reason.clone() }),
             Phase::Error { reason, alive: false } => self.note(What::GaveUp { why: reason.clone() }),
+            Phase::Crashed { failed: Some(reason) } => {
+                let pause = self.memory.restart_at.as_ref().and_then(BootTime::left).unwrap_or_default();
+                let restart_after_s = (pause + Duration::from_millis(500)).as_secs();
+                self.note(What::StartFailed { why: reason.clone(), restart_after_s });
+            }
             _ => {}
         }
     }
@@ -168,7 +190,7 @@ impl Driver {
             return;
         }
         let pause = self.memory.restart_at.as_ref().and_then(BootTime::left);
-        let pause = pause.filter(|_| *self.machine.phase() == Phase::Crashed);
+        let pause = pause.filter(|_| matches!(self.machine.phase(), Phase::Crashed { .. }));
         self.note(What::Crash {
             count: policy.ladder,
             total: policy.total,

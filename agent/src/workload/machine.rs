@@ -12,7 +12,8 @@
 //!         └─ restart: ended ─► Spawning                                                       │
 //!                                                       exit nobody asked for                 │
 //!   Error ◄─ budget spent ─ Crashed ◄─────────────────────────────────────────────────────────┘
-//!         ◄─ certain again ────┤
+//!         ◄─ certain again ────┤   ▲
+//!                              │   └── failed, of a start that nobody asked for
 //!                              └─ backoff over ─► Spawning
 //! ```
 //!
@@ -163,8 +164,8 @@ pub(crate) enum Phase {
     Running { silent: Option<String> },
     /// The stop ladder runs.
     Stopping { restart: bool },
-    /// A restart is planned.
-    Crashed,
+    /// A restart is planned. `failed`: it was tried by itself and could not be started.
+    Crashed { failed: Option<String> },
     /// A person has to look. `alive`: the process still runs.
     Error { reason: String, alive: bool },
 }
@@ -178,12 +179,14 @@ pub(crate) struct Machine {
     configured: bool,
     installed: bool,
     held: bool,
+    /// The start under way is nobody's request: if it fails, it is tried again.
+    automatic: bool,
 }
 
 impl Machine {
     /// At boot: what is configured and installed, the counters of before and their limits.
     pub(crate) fn new(configured: bool, installed: bool, policy: Policy, limits: Limits) -> Self {
-        Self { phase: Phase::Idle, policy, limits, configured, installed, held: false }
+        Self { phase: Phase::Idle, policy, limits, configured, installed, held: false, automatic: false }
     }
 
     /// Whether nothing is started from now on. What runs is not touched by it.
@@ -219,7 +222,7 @@ impl Machine {
             Phase::Spawning | Phase::Starting => State::Starting,
             Phase::Running { .. } => State::Running,
             Phase::Stopping { .. } => State::Stopping,
-            Phase::Crashed => State::Crashed,
+            Phase::Crashed { .. } => State::Crashed,
             Phase::Error { .. } => State::Error,
         }
     }
@@ -252,7 +255,7 @@ impl Machine {
         }
         let mut effects = match &self.phase {
             Phase::Idle | Phase::Error { alive: false, .. } => vec![],
-            Phase::Crashed => vec![Effect::DisarmBackoff],
+            Phase::Crashed { .. } => vec![Effect::DisarmBackoff],
             Phase::Running { .. } | Phase::Error { alive: true, .. } => return Err(Refusal::Running),
             Phase::Installing { .. } | Phase::Spawning | Phase::Starting | Phase::Stopping { .. } => {
                 return Err(Refusal::Busy);
@@ -260,6 +263,7 @@ impl Machine {
         };
         self.configured = true;
         self.installed = false;
+        self.automatic = false;
         self.policy = Policy::default();
         self.phase = Phase::Installing { cancelled: false };
         effects.push(Effect::Install);
@@ -271,11 +275,11 @@ impl Machine {
             return Err(Refusal::NotConfigured);
         }
         let mut effects = match &self.phase {
-            Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. } if self.held => {
+            Phase::Idle | Phase::Crashed { .. } | Phase::Error { alive: false, .. } if self.held => {
                 return Err(Refusal::Held);
             }
             Phase::Idle | Phase::Error { alive: false, .. } => vec![],
-            Phase::Crashed => vec![Effect::DisarmBackoff],
+            Phase::Crashed { .. } => vec![Effect::DisarmBackoff],
             Phase::Error { alive: true, .. } => {
                 // It runs already: give it its time once more.
                 self.phase = Phase::Starting;
@@ -291,6 +295,7 @@ impl Machine {
             Phase::Installing { cancelled: true } | Phase::Stopping { .. } => return Err(Refusal::Busy),
         };
         self.policy.forgive();
+        self.automatic = false;
         effects.push(self.launch());
         Ok(Admission::Accepted(effects))
     }
@@ -309,7 +314,7 @@ impl Machine {
                 *cancelled = true;
                 Admission::Accepted(vec![Effect::Cancelled, Effect::CancelInstall])
             }
-            Phase::Crashed => {
+            Phase::Crashed { .. } => {
                 self.phase = Phase::Idle;
                 self.policy.forgive();
                 Admission::Accepted(vec![Effect::DisarmBackoff, Effect::Succeeded])
@@ -330,7 +335,7 @@ impl Machine {
         match &self.phase {
             _ if !self.configured => Err(Refusal::NotConfigured),
             _ if self.held => Err(Refusal::Held),
-            Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. } => self.start(),
+            Phase::Idle | Phase::Crashed { .. } | Phase::Error { alive: false, .. } => self.start(),
             Phase::Running { .. } | Phase::Error { alive: true, .. } => {
                 self.phase = Phase::Stopping { restart: true };
                 Ok(Admission::Accepted(vec![Effect::DisarmReadiness, Effect::Stop]))
@@ -359,10 +364,7 @@ impl Machine {
             },
             Observation::InstallFailed(reason) => match self.phase {
                 Phase::Installing { cancelled: true } => self.rest(),
-                Phase::Installing { cancelled: false } => {
-                    self.phase = Phase::Error { reason: reason.clone(), alive: false };
-                    vec![Effect::Failed(reason)]
-                }
+                Phase::Installing { cancelled: false } => self.not_started(reason),
                 _ => vec![],
             },
             Observation::InstallCancelled => match self.phase {
@@ -379,10 +381,7 @@ impl Machine {
                 _ => vec![],
             },
             Observation::SpawnFailed(reason) => match self.phase {
-                Phase::Spawning => {
-                    self.phase = Phase::Error { reason: reason.clone(), alive: false };
-                    vec![Effect::Failed(reason)]
-                }
+                Phase::Spawning => self.not_started(reason),
                 Phase::Stopping { .. } => self.stopped(),
                 _ => vec![],
             },
@@ -413,12 +412,15 @@ impl Machine {
             },
             Observation::Exited(ended) => self.exited(&ended),
             Observation::BackoffOver => match self.phase {
-                Phase::Crashed if !self.held => vec![self.launch()],
+                Phase::Crashed { .. } if !self.held => {
+                    self.automatic = true;
+                    vec![self.launch()]
+                }
                 _ => vec![],
             },
             Observation::Explained(explained) => {
                 let again = self.policy.explained(&explained.crash, explained.useless.as_deref());
-                if !again || self.phase != Phase::Crashed {
+                if !again || !matches!(self.phase, Phase::Crashed { .. }) {
                     return vec![];
                 }
                 self.phase = Phase::Error { reason: explained.reason.clone(), alive: false };
@@ -444,7 +446,7 @@ impl Machine {
                 }
                 match self.policy.crashed(ended.uptime, ended.ready_for, self.limits) {
                     Decision::RestartAfter(pause) => {
-                        self.phase = Phase::Crashed;
+                        self.phase = Phase::Crashed { failed: None };
                         effects.push(Effect::Failed("it crashed".to_owned()));
                         effects.push(Effect::ArmBackoff(pause));
                     }
@@ -455,8 +457,30 @@ impl Machine {
                 }
                 effects
             }
-            Phase::Idle | Phase::Installing { .. } | Phase::Crashed | Phase::Error { alive: false, .. } => {
+            Phase::Idle
+            | Phase::Installing { .. }
+            | Phase::Crashed { .. }
+            | Phase::Error { alive: false, .. } => {
                 vec![]
+            }
+        }
+    }
+
+    /// Whoever asked for it is told, and decides. What was tried by itself is tried again: a port
+    /// or a disk may be free by then, and nobody may be there to ask.
+    fn not_started(&mut self, reason: String) -> Vec<Effect> {
+        let decision = match self.automatic {
+            true => self.policy.not_started(&reason, self.limits),
+            false => Decision::GiveUp(reason.clone()),
+        };
+        match decision {
+            Decision::RestartAfter(pause) => {
+                self.phase = Phase::Crashed { failed: Some(reason.clone()) };
+                vec![Effect::ArmBackoff(pause), Effect::Failed(reason)]
+            }
+            Decision::GiveUp(reason) => {
+                self.phase = Phase::Error { reason: reason.clone(), alive: false };
+                vec![Effect::Failed(reason)]
             }
         }
     }
@@ -465,6 +489,7 @@ impl Machine {
     fn stopped(&mut self) -> Vec<Effect> {
         if matches!(self.phase, Phase::Stopping { restart: true }) {
             self.policy.forgive();
+            self.automatic = false;
             if self.held {
                 self.phase = Phase::Idle;
                 return vec![Effect::Failed(HELD.to_owned())];
@@ -497,6 +522,13 @@ impl Machine {
         vec![Effect::ArmReadiness, Effect::Probe]
     }
 
+    /// At boot: nothing runs, and it is meant to.
+    pub(crate) fn start_by_itself(&mut self) -> Result<Admission, Refusal> {
+        let admission = self.start();
+        self.automatic = true;
+        admission
+    }
+
     /// At boot: a stop that an earlier agent had begun is still under way.
     pub(crate) fn adopt_stopping(&mut self, restart: bool) {
         self.phase = Phase::Stopping { restart };
@@ -504,7 +536,7 @@ impl Machine {
 
     /// At boot: a restart was planned; this much of the pause is left.
     pub(crate) fn adopt_backoff(&mut self, left: Duration) -> Vec<Effect> {
-        self.phase = Phase::Crashed;
+        self.phase = Phase::Crashed { failed: None };
         vec![Effect::ArmBackoff(left)]
     }
 

@@ -16,6 +16,8 @@ fn in_phase(phase: Phase) -> Machine {
     Machine { phase, ..machine() }
 }
 
+const CRASHED: Phase = Phase::Crashed { failed: None };
+
 fn error(alive: bool) -> Phase {
     Phase::Error { reason: "x".to_owned(), alive }
 }
@@ -35,7 +37,7 @@ fn the_table_of_verbs_and_states() {
         (running, "R=++", "H=+H"),
         (Phase::Stopping { restart: false }, "BB=B", "HB=H"),
         (Phase::Stopping { restart: true }, "BB+B", "HB+H"),
-        (Phase::Crashed, "++++", "HH+H"),
+        (CRASHED, "++++", "HH+H"),
         (error(true), "R+++", "H++H"),
         (error(false), "++++", "HH+H"),
     ];
@@ -153,6 +155,47 @@ fn what_would_have_ended_in_a_start_does_not_in_maintenance() {
     assert!(
         matches!(machine.command(Command::Start), Ok(Admission::Accepted(effects)) if effects == [Effect::Spawn])
     );
+}
+
+#[test]
+fn a_start_that_nobody_asked_for_is_tried_again() {
+    let full = || Observation::SpawnFailed("the disk is full".to_owned());
+    let mut machine = machine();
+    machine.start_by_itself().unwrap();
+    for pause in [30, 60, 120] {
+        let effects = machine.observe(full());
+        assert!(effects.contains(&Effect::ArmBackoff(Duration::from_secs(pause))), "{effects:?}");
+        assert!(matches!(machine.phase(), Phase::Crashed { failed: Some(why) } if why == "the disk is full"));
+        assert_eq!(machine.observe(Observation::BackoffOver), [Effect::Spawn]);
+    }
+    machine.observe(full());
+    assert!(matches!(machine.phase(), Phase::Error { reason, .. } if reason.contains("after 4 tries")));
+    assert_eq!(machine.policy().total, 0, "none of them was a crash");
+
+    // Once it has run, the ladder goes on from where it was.
+    let mut machine = in_phase(Phase::Running { silent: None });
+    machine.observe(Observation::Exited(ended(1)));
+    machine.observe(Observation::BackoffOver);
+    assert!(machine.observe(full()).contains(&Effect::ArmBackoff(Duration::from_secs(60))));
+    machine.observe(Observation::BackoffOver);
+    machine.observe(Observation::Spawned);
+    machine.observe(Observation::Exited(ended(40)));
+    assert_eq!((machine.policy().ladder, machine.policy().spent), (1, 3));
+
+    // An installation on the way is part of it.
+    let mut machine = machine_without_files();
+    machine.start_by_itself().unwrap();
+    let effects = machine.observe(Observation::InstallFailed("nobody answers".to_owned()));
+    assert!(effects.contains(&Effect::ArmBackoff(Duration::from_secs(30))), "{effects:?}");
+
+    // Whoever asks is told, and decides.
+    machine.command(Command::Start).unwrap();
+    machine.observe(Observation::InstallFailed("nobody answers".to_owned()));
+    assert_eq!(machine.state(), State::Error);
+}
+
+fn machine_without_files() -> Machine {
+    Machine::new(true, false, Policy::default(), Limits::default())
 }
 
 /// What really exists, driven by the machine's effects alone.
@@ -288,7 +331,7 @@ proptest! {
             world.perform(&effects, &mut pending_spawn);
 
             match machine.phase() {
-                Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. } => {
+                Phase::Idle | Phase::Crashed { .. } | Phase::Error { alive: false, .. } => {
                     prop_assert!(!world.process && !world.installing && !pending_spawn);
                 }
                 Phase::Installing { .. } => prop_assert!(world.installing && !world.process),
@@ -299,7 +342,7 @@ proptest! {
                     prop_assert!(world.stop_asked, "stopping, and nobody told the workload");
                 }
             }
-            prop_assert_eq!(world.backoff, matches!(machine.phase(), Phase::Crashed));
+            prop_assert_eq!(world.backoff, matches!(machine.phase(), Phase::Crashed { .. }));
             if world.readiness {
                 prop_assert_eq!(machine.phase(), &Phase::Starting);
             }

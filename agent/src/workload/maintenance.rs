@@ -87,7 +87,7 @@ impl Driver {
 
     /// `DELETE /maintenance`. `start`: what was wanted runs again.
     pub(super) fn end_maintenance(&mut self, start: bool) -> Result<Outcome, Problem> {
-        let down = matches!(self.machine.phase(), Phase::Idle | Phase::Crashed);
+        let down = matches!(self.machine.phase(), Phase::Idle | Phase::Crashed { .. });
         let starts = self.maintenance.is_some() && start && down && self.memory.wanted;
         if starts {
             self.check_runtimes(&Verb::Start)?;

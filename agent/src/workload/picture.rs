@@ -84,6 +84,7 @@ impl Driver {
         });
         let (error, ready_error) = match self.machine.phase() {
             Phase::Error { reason, .. } => (Some(reason.clone()), self.silent.clone()),
+            Phase::Crashed { failed } => (failed.clone(), String::new()),
             Phase::Running { silent: Some(why) } => (None, why.clone()),
             Phase::Starting => (None, self.silent.clone()),
             _ => (None, String::new()),

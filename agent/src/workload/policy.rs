@@ -48,7 +48,7 @@ pub(crate) enum Decision {
 /// The counters. They survive the agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Policy {
-    /// Crashes on the ladder.
+    /// Crashes on the ladder, and starts between them that came to nothing.
     pub ladder: u32,
     /// Crashes since the last stable period.
     pub spent: u32,
@@ -83,6 +83,18 @@ impl Policy {
             )),
             Some(_) if self.spent >= limits.budget => Decision::GiveUp(limits.spent(self.spent)),
             Some(pause) => Decision::RestartAfter(*pause),
+        }
+    }
+
+    /// Counts a start that was tried by itself and came to nothing: it takes its place on the ladder,
+    /// and is no crash.
+    pub(crate) fn not_started(&mut self, reason: &str, limits: Limits) -> Decision {
+        self.ladder += 1;
+        self.spent += 1;
+        let step = usize::try_from(self.ladder - 1).unwrap_or(usize::MAX);
+        match BACKOFF.get(step) {
+            Some(pause) if self.spent < limits.budget => Decision::RestartAfter(*pause),
+            _ => Decision::GiveUp(format!("{reason} (given up after {} tries)", self.ladder)),
         }
     }
 

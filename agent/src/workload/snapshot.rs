@@ -167,11 +167,14 @@ impl Snapshot {
         if !self.ready_error.is_empty() {
             return self.ready_error.clone();
         }
-        if let Some(error) = &self.error {
-            return error.clone();
-        }
         if let (State::Idle | State::Crashed, Some(maintenance)) = (self.state, &self.maintenance) {
             return maintenance.words();
+        }
+        if let Some(error) = &self.error {
+            return match (self.state, &self.next_restart_at) {
+                (State::Crashed, Some(at)) => format!("{error}; tried again at {at}"),
+                _ => error.clone(),
+            };
         }
         match self.state {
             State::Idle => "nothing is running".to_owned(),

@@ -120,8 +120,10 @@ impl Driver {
     /// Refuses what could start the game with a runtime that is taken away. What runs is not touched
     /// by that, and may be asked for anything.
     pub(super) fn check_runtimes(&self, verb: &Verb) -> Result<(), Problem> {
-        let starts =
-            matches!(self.machine.phase(), Phase::Idle | Phase::Crashed | Phase::Error { alive: false, .. });
+        let starts = matches!(
+            self.machine.phase(),
+            Phase::Idle | Phase::Crashed { .. } | Phase::Error { alive: false, .. }
+        );
         let waits = match verb {
             Verb::Start | Verb::Restart { .. } => self.start_waits(),
             _ => self.takes_away.is_some(),
@@ -145,7 +147,7 @@ impl Driver {
             Phase::Running { .. } | Phase::Error { alive: true, .. } => {
                 return Err(Problem::new(ErrorCode::WrongState, "the server is running: stop it first"));
             }
-            Phase::Crashed => {
+            Phase::Crashed { .. } => {
                 let detail = "the server crashed and is about to be started again: stop it first";
                 return Err(Problem::new(ErrorCode::WrongState, detail));
             }

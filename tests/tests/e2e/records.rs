@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use zlh_api::State;
+use zlh_api::{OperationState, State};
 use zlh_shim::process::ProcessId;
 use zlh_shim::record::{Exit, ExitRecord, ShimRecord};
 use zlh_tests::harness::agent::Agent;
@@ -103,6 +103,40 @@ fn what_is_left_of_a_pause_is_waited_for() {
     let at: jiff::Timestamp = status.next_restart_at.as_ref().unwrap().parse().unwrap();
     let left = at.as_second() - i64::try_from(status.timestamp).unwrap();
     assert!((0..=10).contains(&left), "{left} s are left of 30, 20 are gone");
+}
+
+/// Nobody may be there to ask for it once more.
+#[test]
+fn a_restart_that_cannot_begin_is_tried_again() {
+    let mut agent = Agent::with_ready_fake(&[]);
+    let mut record = ended(&mut agent);
+    record.ended_boot_ms -= 40_000;
+    record.write(&folder(&agent), None).unwrap();
+    let port = u16::try_from(agent.payload()["ports"][0].as_u64().unwrap()).unwrap();
+    let other = std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
+    agent.start();
+    let status = agent.wait_status("the failed start", SOON, |status| status.error.is_some());
+    assert_eq!((status.state, status.crashes_total, status.crash_count), (State::Crashed, 1, 2));
+    let why = status.error.unwrap();
+    assert!(why.contains(&format!("port {port} is in use")), "{why}");
+    let at: jiff::Timestamp = status.next_restart_at.unwrap().parse().unwrap();
+    let pause = at.as_second() - i64::try_from(status.timestamp).unwrap();
+    assert!((50..=61).contains(&pause), "the second pause of the ladder is 60 s, not {pause}");
+    let reason = agent.http().get("/ready").unwrap().expect(503).text();
+    assert!(reason.contains("in use") && reason.contains("tried again at"), "{reason}");
+    let history = agent.http().get("/history").unwrap().expect(200).text();
+    assert!(history.contains("start_failed"), "{history}");
+    // The pause is kept.
+    agent.kill();
+    agent.start();
+    assert_eq!(agent.wait_state(State::Crashed).crash_count, 2);
+    // Whoever asks for it is told at once, and decides.
+    let refused = agent.post("/start", 202);
+    assert_eq!(agent.outcome(&refused).state, OperationState::Failed);
+    assert_eq!(agent.wait_state(State::Error).next_restart_at, None);
+    drop(other);
+    agent.post("/start", 202);
+    agent.wait_ready();
 }
 
 /// The container was restarted: a number in the records is somebody else's by now.

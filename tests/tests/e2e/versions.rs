@@ -379,7 +379,7 @@ impl Unwilling {
 fn a_shim_that_does_not_stop_the_game_is_done_without() {
     const DEADLINE: Duration = Duration::from_secs(5);
     const SLACK: Duration = Duration::from_secs(2);
-    for unwilling in [Unwilling::Takes, Unwilling::Refuses, Unwilling::Swallows, Unwilling::Claims(1)] {
+    let within_the_deadline = |unwilling: Unwilling| {
         // One stop alone measures the machine.
         let mut seen = Vec::new();
         while seen.last().is_none_or(|took| *took >= DEADLINE + SLACK) {
@@ -390,7 +390,12 @@ fn a_shim_that_does_not_stop_the_game_is_done_without() {
             seen.last().is_some_and(|took| *took >= DEADLINE),
             "{unwilling:?} was not given its time: {seen:?}"
         );
-    }
-    // What it says it has sent is sent again, and given its time again.
-    Unwilling::Claims(2).stops_within();
+    };
+    std::thread::scope(|scope| {
+        for unwilling in [Unwilling::Takes, Unwilling::Refuses, Unwilling::Swallows, Unwilling::Claims(1)] {
+            scope.spawn(move || within_the_deadline(unwilling));
+        }
+        // What it says it has sent is sent again, and given its time again.
+        scope.spawn(|| Unwilling::Claims(2).stops_within());
+    });
 }

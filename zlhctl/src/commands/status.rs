@@ -173,7 +173,13 @@ fn remark(status: &Status) -> Option<String> {
         State::Installing | State::Starting | State::Stopping => {
             [status.operation_message.clone(), Some(status.install_step.clone()), None]
         }
-        State::Crashed => [status.error.clone(), restart, status.last_crash_classification.clone()],
+        State::Crashed => {
+            let why = match (&status.error, &restart) {
+                (Some(error), Some(restart)) => Some(format!("{error}; {restart}")),
+                _ => status.error.clone(),
+            };
+            [why, restart, status.last_crash_classification.clone()]
+        }
         State::Error => [status.error.clone(), Some(status.ready_error.clone()), None],
     };
     candidates.into_iter().flatten().find(|text| !text.is_empty())

@@ -67,6 +67,7 @@ fn what(event: &HistoryEvent) -> (&'static str, Paint) {
         HistoryKind::Crash => ("crashed", Paint::Bad),
         HistoryKind::Restart => ("restart", Paint::Busy),
         HistoryKind::GaveUp => ("gave up", Paint::Bad),
+        HistoryKind::StartFailed => ("not started", Paint::Bad),
         HistoryKind::Swept => ("swept", Paint::Bad),
         HistoryKind::OperationBegan => ("began", Paint::Plain),
         HistoryKind::OperationEnded => ("done", Paint::Plain),
@@ -116,6 +117,7 @@ fn details(event: &HistoryEvent) -> String {
             event.count.unwrap_or(0),
             seconds.unwrap_or_default()
         ),
+        HistoryKind::StartFailed => format!("{detail}; again after {}", seconds.unwrap_or_default()),
         HistoryKind::Swept => "the container was restarted under it".to_owned(),
         HistoryKind::OperationBegan | HistoryKind::OperationEnded => {
             let Some(operation) = &event.operation else { return detail.to_owned() };
