@@ -28,7 +28,7 @@ use zlh_api::{
     VersionChange, WorldCopy,
 };
 use zlh_catalog::{check_component, compare_versions};
-use zlh_shim::durable;
+use zlh_shim::durable::{self, ReadError};
 
 use self::copies::Copies;
 pub(crate) use self::upkeep::Chore;
@@ -106,7 +106,11 @@ impl Changer {
 
     /// Goes on with what an agent before this one was doing.
     pub(crate) fn resume(&self) {
-        let Ok(record) = durable::read_record::<Record>(&self.0.record(), SCHEMA) else { return };
+        let record = match durable::read_record::<Record>(&self.0.record(), SCHEMA) {
+            Ok(record) => record,
+            Err(ReadError::Missing(_)) => return,
+            Err(error) => return self.0.set_aside(&error),
+        };
         let kind = kind(record.rollback);
         let phase = "going on with a change of version that was interrupted";
         let Ok(operation) = self.0.handle.take_hold(kind, phase) else { return };
@@ -149,6 +153,12 @@ impl Changer {
         let (from, to) = (version_of(&record.from), version_of(&record.to));
         let phase = format!("changing from {from} to {to}");
         let operation = self.0.handle.take_hold(kind(record.rollback), &phase)?;
+        // Maintenance may have begun since it was planned; from here on it cannot.
+        let held = self.0.handle.settled().await.and_then(|()| self.0.check_maintenance());
+        if let Err(problem) = held {
+            self.0.finish(&operation, Err(Failed::Stopped(problem.detail.clone())));
+            return Err(problem);
+        }
         info!(self.0.log, "{phase}"; "operation" => &operation.id);
         let state = self.0.handle.changes().borrow().state;
         let (inner, summary) = (Arc::clone(&self.0), operation.clone());
@@ -169,6 +179,16 @@ impl Inner {
             Stage::Switching => "change.switching",
             Stage::Returning => "change.returning",
         })
+    }
+
+    /// A record that nobody can go on from: it must not keep anything else from being done.
+    fn set_aside(&self, error: &ReadError) {
+        let mut aside = self.record().into_os_string();
+        aside.push(format!(".broken-{}", crate::clock::now().as_millisecond()));
+        let moved = std::fs::rename(self.record(), &aside);
+        warn!(self.log, "a change of version was interrupted and cannot be gone on with; the world and its copy are \
+            where they were, look at both before the server is started";
+            "error" => chain(error), "record" => aside.to_string_lossy().as_ref(), "set_aside" => moved.is_ok());
     }
 
     /// Takes the record away, which needs no room: one that outlived its change would be gone
@@ -205,6 +225,14 @@ impl Inner {
         }
     }
 
+    /// In maintenance nothing is started, and a change has to be.
+    fn check_maintenance(&self) -> Result<(), Problem> {
+        match &self.handle.changes().borrow().maintenance {
+            Some(maintenance) => Err(maintenance_refusal(&maintenance.words())),
+            None => Ok(()),
+        }
+    }
+
     /// What is to be done, or why not; before anything is touched.
     fn plan(&self, wish: &Wish) -> Result<Record, Problem> {
         let (from, request, installed) = self.configured()?;
@@ -213,9 +241,7 @@ impl Inner {
             let detail = format!("the server is {}; try again when it is not", snapshot.state);
             return Err(Problem::new(ErrorCode::OperationInProgress, detail));
         }
-        if let Some(maintenance) = &snapshot.maintenance {
-            return Err(maintenance_refusal(&maintenance.words()));
-        }
+        self.check_maintenance()?;
         let ran = matches!(snapshot.state, State::Starting | State::Running | State::Crashed);
         let (version, copy, target) = match wish {
             Wish::To { version, force } => {

@@ -33,7 +33,7 @@ pub(crate) async fn maintenance(State(App(app)): State<App>) -> Json<Maintenance
         (status = 200, description = "It is in maintenance; what runs may still be stopping", body = Maintenance,
          headers(("location" = String, description = "`/operations/{id}` of the stop, if one was begun"))),
         (status = 400, description = "A reason that is none", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "A change of version or an update is under way", body = Problem, content_type = "application/problem+json")))]
+        (status = 409, description = "Something on the server's files, or an update of the agent, is under way", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn begin(
     State(App(app)): State<App>,
     JsonOrDefault(request): JsonOrDefault<MaintenanceRequest>,
@@ -64,7 +64,7 @@ const fn yes() -> bool {
     responses(
         (status = 200, description = "It is over; what was meant to run may still be starting", body = Maintenance,
          headers(("location" = String, description = "`/operations/{id}` of the start, if one was begun"))),
-        (status = 409, description = "Not now", body = Problem, content_type = "application/problem+json")))]
+        (status = 409, description = "Something on the server's files, or an update of the agent, is under way", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn end(
     State(App(app)): State<App>,
     start: Result<Query<Start>, QueryRejection>,

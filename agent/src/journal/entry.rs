@@ -88,8 +88,12 @@ pub(crate) struct Exit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum What {
-    /// This agent began.
-    AgentStarted { version: String },
+    /// This agent began. `held`: in maintenance, whatever was written of that before.
+    AgentStarted {
+        version: String,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        held: bool,
+    },
     /// This agent ends in order.
     AgentLeft { signal: String },
     /// A start was begun.

@@ -138,7 +138,7 @@ fn event(entry: Entry) -> Option<HistoryEvent> {
         seconds: None,
     };
     event.kind = match entry.what {
-        What::AgentStarted { version } => {
+        What::AgentStarted { version, .. } => {
             event.detail = Some(version);
             HistoryKind::AgentStarted
         }

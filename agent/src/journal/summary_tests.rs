@@ -101,7 +101,7 @@ impl World {
                 self.maintenance = on;
             }
             (Step::NewAgent, instance) => {
-                self.pen.write(agent());
+                self.begin_agent();
                 if let Some(instance) = instance {
                     self.pen.write(What::Found { instance, boot: 0 });
                 }
@@ -112,10 +112,14 @@ impl World {
                 (self.now, self.instance) = (Second::Intended, None);
                 self.wait(9);
                 self.pen.now.life = format!("aaaaaaaaaaaa.{}", self.pen.now.boot / 10);
-                self.pen.write(agent());
+                self.begin_agent();
             }
             _ => {}
         }
+    }
+
+    fn begin_agent(&mut self) {
+        self.pen.write(What::AgentStarted { version: "1".to_owned(), held: self.maintenance });
     }
 
     fn check(&self, window: HistoryWindow) {

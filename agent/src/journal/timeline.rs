@@ -152,6 +152,7 @@ impl Timeline {
             What::Silent { .. } | What::NotReady { .. } => self.change(at, HistoryState::Silent),
             What::Stop { .. } if self.instance.is_some() => self.change(at, HistoryState::Stopping),
             What::Stop { .. } => self.change(at, HistoryState::Stopped),
+            What::AgentStarted { held, .. } => self.hold(at, *held),
             What::Maintenance { .. } => self.hold(at, true),
             What::MaintenanceOver {} => self.hold(at, false),
             What::Exit(exit) => {
@@ -195,8 +196,7 @@ impl Timeline {
             What::Gap { boot, .. } => {
                 self.change(Position { epoch: at.epoch, boot: (*boot).min(at.boot) }, HistoryState::Unknown);
             }
-            What::AgentStarted { .. }
-            | What::AgentLeft { .. }
+            What::AgentLeft { .. }
             | What::Crash { .. }
             | What::Explained { .. }
             | What::Command { .. }

@@ -81,7 +81,7 @@ pub(in crate::journal) fn exit(instance: &str, ended: &Stamp, by: Option<By>) ->
 }
 
 pub(in crate::journal) fn agent() -> What {
-    What::AgentStarted { version: "1".to_owned() }
+    What::AgentStarted { version: "1".to_owned(), held: false }
 }
 
 fn stop() -> What {

@@ -68,8 +68,10 @@ pub(crate) fn boot(
     let operations = Operations::default();
     let (snapshot, snapshot_out) = watch::channel(Arc::new(Snapshot::initial()));
     let (requests_in, requests) = mpsc::channel(QUEUE);
+    let shelf = Shelf::new(&paths);
     let journal = Journal::open(&paths.journal(GAME), log.new(o!("component" => "journal")));
-    journal.record(What::AgentStarted { version: crate::version().to_owned() });
+    let (version, held) = (crate::version().to_owned(), shelf.has_maintenance());
+    journal.record(What::AgentStarted { version, held });
     let archive = Archive::new(paths.crashes(GAME), log.new(o!("component" => "crash")));
     let last_good = LastGood::new(&paths.state());
     let handle = Handle::new(
@@ -81,7 +83,6 @@ pub(crate) fn boot(
         archive.clone(),
         paths.clone(),
     );
-    let shelf = Shelf::new(&paths);
     let launcher = Launcher::new(config.workload_units, paths.is_system(), &log);
     let context = Context { paths, config, log, shelf, run_dir, vmid, launcher, journal, archive, last_good };
     let channels = Channels { requests, snapshot, operations, console, head, shim_slot };

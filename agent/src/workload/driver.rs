@@ -342,6 +342,7 @@ impl Driver {
                 drop(reply.send(outcome));
             }
             Request::Input { bytes, raw, reply } => self.input(bytes, raw, reply),
+            Request::Settled(reply) => drop(reply.send(())),
             Request::Players(reply) => self.players(reply),
             Request::Leave(reply) => self.leave(reply),
             Request::ShutDown(done) => self.shut_down(Some(done)),
@@ -397,6 +398,7 @@ impl Driver {
             Admission::AlreadySo => {
                 if kind == OperationKind::Stop && self.memory.wanted && !keeps_wanted {
                     self.memory.wanted = false;
+                    self.memory.stopping = self.stopping();
                     self.write_memory();
                 }
                 let operation = self.operation.clone();
@@ -405,7 +407,9 @@ impl Driver {
             Admission::Accepted(effects) => effects,
         };
         if effects.contains(&Effect::Cancelled) {
-            self.finish(OperationState::Cancelled, Some("a stop was asked for".to_owned()));
+            let why =
+                if kind == OperationKind::Stop { "a stop was asked for" } else { "maintenance is over" };
+            self.finish(OperationState::Cancelled, Some(why.to_owned()));
         }
         let phase = match kind {
             OperationKind::Install => "preparing the installation",

@@ -10,7 +10,7 @@ use zlh_catalog::Probe;
 
 use super::driver::{Driver, Event};
 use super::launcher::LaunchError;
-use super::machine::{Effect, Observation, Phase};
+use super::machine::{Effect, HELD, Observation, Phase};
 use super::start::{Launch, StartError};
 use super::stored::BootTime;
 use crate::errors::chain;
@@ -73,6 +73,10 @@ impl Driver {
     /// An installation on the way of a start is not its end.
     fn succeeded(&mut self) {
         let kind = self.operation.as_ref().map(|o| o.kind);
+        let was_to_start = matches!(kind, Some(OperationKind::Start | OperationKind::Restart));
+        if was_to_start && self.maintenance.is_some() && *self.machine.phase() == Phase::Idle {
+            return self.finish(OperationState::Failed, Some(HELD.to_owned()));
+        }
         let on_the_way = *self.machine.phase() == Phase::Spawning && kind != Some(OperationKind::Install);
         if !on_the_way {
             self.finish(OperationState::Succeeded, None);

@@ -87,6 +87,8 @@ pub(crate) enum Request {
     Verb(Verb, oneshot::Sender<Result<Outcome, Problem>>),
     /// Bytes for the console, and where the offset before they were written goes.
     Input { bytes: Vec<u8>, raw: bool, reply: oneshot::Sender<Result<u64, Problem>> },
+    /// Answered when everything that was asked before is admitted or refused, and published.
+    Settled(oneshot::Sender<()>),
     /// Who is online.
     Players(oneshot::Sender<Result<Players, Problem>>),
     /// The agent ends and the game with it.
@@ -187,6 +189,13 @@ impl Handle {
     /// Asks the driver as whoever holds the workload.
     pub(crate) async fn request_held(&self, verb: Verb) -> Result<Outcome, Problem> {
         self.ask(|reply| Request::Verb(verb, reply)).await
+    }
+
+    /// Waits until everything that was asked before is admitted or refused, and published.
+    pub(crate) async fn settled(&self) -> Result<(), Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Settled(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
     }
 
     /// Types one line (validated by the caller) and answers the log offset before it.

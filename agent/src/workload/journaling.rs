@@ -190,7 +190,8 @@ impl Driver {
             return;
         }
         let pause = self.memory.restart_at.as_ref().and_then(BootTime::left);
-        let pause = pause.filter(|_| matches!(self.machine.phase(), Phase::Crashed { .. }));
+        let planned = matches!(self.machine.phase(), Phase::Crashed { .. }) && self.maintenance.is_none();
+        let pause = pause.filter(|_| planned);
         self.note(What::Crash {
             count: policy.ladder,
             total: policy.total,

@@ -32,7 +32,7 @@ use zlh_api::State;
 use super::policy::{Decision, Limits, Policy};
 
 /// Why a restart ends with its stop.
-const HELD: &str = "maintenance has begun meanwhile: it is started when that is over";
+pub(crate) const HELD: &str = "maintenance has begun meanwhile: it is started when that is over";
 
 /// What callers ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -344,6 +344,13 @@ impl Machine {
                 Err(Refusal::Busy)
             }
         }
+    }
+
+    /// The stop under way becomes the first half of a restart.
+    pub(crate) fn restart_after_stop(&mut self) -> Option<Admission> {
+        let Phase::Stopping { restart } = &mut self.phase else { return None };
+        *restart = true;
+        Some(Admission::Accepted(vec![Effect::Cancelled]))
     }
 
     /// Takes what was seen and answers what to do about it.

@@ -10,7 +10,8 @@ use zlh_api::{ErrorCode, OperationKind, Problem};
 
 use super::driver::Driver;
 use super::handle::{Outcome, Repair, Verb};
-use super::machine::{Command, Phase};
+use super::machine::{Command, Phase, Refusal};
+use crate::errors::chain;
 
 /// `state/maintenance.json`, as long as it lasts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,15 +34,14 @@ impl Maintenance {
 impl Driver {
     /// At boot, before anything could be started.
     pub(super) fn recall_maintenance(&mut self) {
-        let (maintenance, warning) = self.context.shelf.maintenance();
-        if let Some(warning) = warning {
-            warn!(self.context.log, "{}", warning);
-            let damaged = Maintenance { since: None, reason: Some(warning) };
-            // If that fails, the next agent finds what this one found.
-            let _ = self.context.shelf.store_maintenance(&damaged);
-            self.hold(Some(damaged));
-        } else if maintenance.is_some() {
+        let maintenance = self.context.shelf.maintenance().unwrap_or_else(|error| {
+            let reason = format!("its record cannot be read ({})", chain(&error));
+            warn!(self.context.log, "in maintenance: {reason}");
+            Some(Maintenance { since: None, reason: Some(reason) })
+        });
+        if maintenance.is_some() {
             self.hold(maintenance);
+            self.publish();
         }
     }
 
@@ -61,6 +61,10 @@ impl Driver {
         let maintenance = Maintenance { since, reason };
         if self.maintenance.as_ref() != Some(&maintenance) {
             self.context.shelf.store_maintenance(&maintenance).map_err(|error| {
+                if self.maintenance.is_none() {
+                    // It may be there all the same, and would hold the next agent.
+                    let _ = self.context.shelf.forget_maintenance();
+                }
                 let detail = format!("maintenance cannot be recorded: {error}; free some disk space");
                 Problem::new(ErrorCode::Internal, detail)
             })?;
@@ -85,36 +89,47 @@ impl Driver {
         outcome
     }
 
-    /// `DELETE /maintenance`. `start`: what was wanted runs again.
+    /// `DELETE /maintenance`. `start`: what was wanted runs again. Without any, nothing happens.
     pub(super) fn end_maintenance(&mut self, start: bool) -> Result<Outcome, Problem> {
-        let down = matches!(self.machine.phase(), Phase::Idle | Phase::Crashed { .. });
-        let starts = self.maintenance.is_some() && start && down && self.memory.wanted;
-        if starts {
+        if self.maintenance.is_none() {
+            return Ok(self.nothing_begun());
+        }
+        let phase = self.machine.phase();
+        if matches!(phase, Phase::Installing { cancelled: true }) {
+            return Err(self.refuse(Refusal::Busy));
+        }
+        let down = matches!(phase, Phase::Idle | Phase::Crashed { .. });
+        let stops = matches!(phase, Phase::Stopping { restart: false });
+        let starts = start && self.memory.wanted && (down || stops);
+        if starts && down {
             self.check_runtimes(&Verb::Start)?;
         }
-        if self.maintenance.is_some() {
-            self.context.shelf.forget_maintenance().map_err(|error| {
-                let detail = format!("the record of the maintenance cannot be removed: {error}");
-                Problem::new(ErrorCode::Internal, detail)
-            })?;
-            info!(self.context.log, "maintenance is over"; "starts" => starts);
-            self.note_maintenance_over();
-            self.hold(None);
+        let mut outcome = self.nothing_begun();
+        if !start && (down || stops) {
+            // First: whoever is killed in between starts nothing. Also not what a crash had planned.
+            outcome = self.command(Command::Stop, OperationKind::Stop)?;
         }
-        if starts {
-            return self.command(Command::Start, OperationKind::Start);
+        if let Err(error) = self.context.shelf.forget_maintenance()
+            && self.context.shelf.has_maintenance()
+        {
+            let detail = format!("the record of the maintenance cannot be removed: {error}");
+            return Err(Problem::new(ErrorCode::Internal, detail));
         }
-        if !start && down {
-            // Also what a crash had planned.
-            return self.stop(true);
+        info!(self.context.log, "maintenance is over"; "starts" => starts);
+        self.note_maintenance_over();
+        self.hold(None);
+        if starts && down {
+            outcome = self.command(Command::Start, OperationKind::Start)?;
+        } else if starts && let Some(admission) = self.machine.restart_after_stop() {
+            outcome = self.accept(admission, OperationKind::Restart);
         }
-        Ok(self.nothing_begun())
+        Ok(outcome)
     }
 
     /// Refuses what would start the game in the end. What the machine is asked it refuses itself.
     pub(super) fn check_maintenance(&self, verb: &Verb) -> Result<(), Problem> {
         let starts = match verb {
-            Verb::Repair { repair, .. } => !matches!(repair, Repair::FreePort(_)),
+            Verb::Repair { repair, .. } => !matches!(repair, Repair::FreePort(_) | Repair::DisableAddon(_)),
             Verb::Reconfigure(_) | Verb::TakeBack { .. } => true,
             _ => false,
         };

@@ -22,18 +22,18 @@ use std::time::Duration;
 use slog::{Logger, info};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use zlh_shim::ladder::LONGEST;
+use zlh_shim::ladder::{DEFAULT_CAP, LONGEST};
 use zlh_shim::process::{ProcessId, descendants};
 use zlh_shim::spec::StopPlan;
 
 use super::driver::Event;
 use super::operations::Operations;
 use super::orphan::Orphan;
-use super::shim_client::{ShimClient, ShimError};
+use super::shim_client::{HEARD, STOP_ANSWER, ShimClient, ShimError};
 use crate::game::worlds::{self, Tally};
 
 /// How long a server may seem idle between two sights of progress.
-pub(super) const QUIET: Duration = Duration::from_secs(15);
+const QUIET: Duration = Duration::from_secs(15);
 
 /// Between two looks at most.
 const PACE: Duration = Duration::from_secs(1);
@@ -97,11 +97,17 @@ pub(super) struct Overdue {
 }
 
 impl Saving {
-    /// Looks until it is aborted or the ladder's keeper is gone.
-    pub(super) async fn watch(self, plan: StopPlan) {
+    /// Looks until it is aborted or the ladder's keeper is gone. `gone`: since the stop was asked for.
+    pub(super) async fn watch(self, plan: StopPlan, gone: Duration) {
         let quiet = quiet(&plan);
         let pause = (quiet / 8).min(PACE);
-        let mut due = Due::of(&plan, Instant::now());
+        // Whoever climbs counts from when it took the stop.
+        self.extend.has_begun().await;
+        let mut due = Due::of(&plan, Instant::now(), gone);
+        if !gone.is_zero() {
+            // It may have been given time to save a moment ago, by an agent that is gone.
+            due.put_off(Instant::now() + quiet, 0);
+        }
         let mut last = self.look().await;
         let mut said = false;
         let mut next = Instant::now();
@@ -109,9 +115,9 @@ impl Saving {
             // A walk through a huge world is not repeated without a rest.
             next += pause.max((last.took * 10).min(quiet / 2));
             loop {
-                let check = due.next(self.stage()) + LATE;
+                let check = due.next(self.extend.stage()) + LATE;
                 tokio::time::sleep_until(next.min(check)).await;
-                if self.is_overdue(&due).await {
+                if self.is_overdue(&mut due).await {
                     return self.tell_overdue().await;
                 }
                 if Instant::now() >= next {
@@ -129,39 +135,44 @@ impl Saving {
                 if let Some(operation) = &self.operation {
                     self.operations.phase(operation, "stopping: the server saves its world");
                 }
-                if !self.extend.by(quiet).await {
-                    return;
+                match self.extend.by(quiet).await {
+                    Given::Yes => {
+                        due.put_off(Instant::now() + quiet, self.extend.stage());
+                        self.granted.until(due.cap.min(Instant::now() + quiet));
+                    }
+                    Given::No => {}
+                    Given::Gone => return,
                 }
-                due.put_off(Instant::now() + quiet);
-                self.granted.until(Instant::now() + quiet);
             }
             last = now;
             next = Instant::now();
         }
     }
 
-    /// How far the shim says that it is.
-    fn stage(&self) -> u8 {
-        match &self.extend {
-            Extend::Shim(shim) => shim.status().borrow().stop_stage,
-            // It is climbed by us.
-            Extend::Orphan(_) => TERM_STAGE,
-        }
-    }
-
     /// Whether a rung that is due was not climbed.
-    async fn is_overdue(&self, due: &Due) -> bool {
+    async fn is_overdue(&self, due: &mut Due) -> bool {
+        if self.overdue.is_none() {
+            return false; // it is climbed by us
+        }
+        let stage = self.extend.stage();
+        due.seen(stage);
         let late = |at: Instant| Instant::now().saturating_duration_since(at);
-        if late(due.kill) > AFTERMATH || late(due.kill) > LATE && !is_killed(self.process) {
+        if stage < TERM_STAGE {
+            let behind = || self.extend.stage() < TERM_STAGE && self.process.is_alive();
+            if late(due.term) <= LATE || !behind() {
+                return false;
+            }
+            self.extend.has_had_its_turn(TERM_STAGE).await;
+            return behind();
+        }
+        if late(due.kill) > AFTERMATH {
             return true;
         }
-        let behind = || self.stage() < TERM_STAGE && self.process.is_alive();
-        if late(due.term) <= LATE || !behind() {
+        if late(due.kill) <= LATE || is_killed(self.process) {
             return false;
         }
-        // After a time in which nothing ran it may not have had its turn yet.
-        self.extend.has_answered().await;
-        behind()
+        self.extend.has_had_its_turn(KILL_STAGE).await;
+        !is_killed(self.process)
     }
 
     /// Not carried out: the driver does it without the shim.
@@ -185,21 +196,52 @@ impl Saving {
 }
 
 impl Extend {
-    /// Waits until whoever climbs has answered something, which is all that it did before; not for
-    /// long.
-    async fn has_answered(&self) {
-        if let Self::Shim(shim) = self {
-            let _ = tokio::time::timeout(LATE, shim.extend(Duration::ZERO)).await;
+    /// How far whoever climbs is.
+    fn stage(&self) -> u8 {
+        match self {
+            Self::Shim(shim) => shim.status().borrow().stop_stage,
+            // It is climbed by us.
+            Self::Orphan(_) => TERM_STAGE,
         }
     }
 
-    /// False when there is nobody left to tell.
-    async fn by(&self, time: Duration) -> bool {
-        match self {
-            Self::Shim(shim) => !matches!(shim.extend(time).await, Err(ShimError::Gone)),
-            Self::Orphan(orphan) => orphan.extend(time),
+    /// Waits, not for long, until a shim says that it has begun.
+    async fn has_begun(&self) {
+        if let Self::Shim(shim) = self {
+            shim.says(1, STOP_ANSWER).await;
         }
     }
+
+    /// After a time in which nothing ran a shim may not have had its turn yet: waits, not for long,
+    /// until it has answered something and was heard.
+    async fn has_had_its_turn(&self, stage: u8) {
+        if let Self::Shim(shim) = self {
+            let _ = tokio::time::timeout(LATE, shim.extend(Duration::ZERO)).await;
+            shim.says(stage, HEARD).await;
+        }
+    }
+
+    /// Puts the next rung off.
+    async fn by(&self, time: Duration) -> Given {
+        match self {
+            Self::Shim(shim) => match tokio::time::timeout(STOP_ANSWER, shim.extend(time)).await {
+                Ok(Ok(())) => Given::Yes,
+                Ok(Err(ShimError::Gone)) => Given::Gone,
+                _ => Given::No,
+            },
+            Self::Orphan(orphan) if orphan.extend(time) => Given::Yes,
+            Self::Orphan(_) => Given::Gone,
+        }
+    }
+}
+
+/// What became of a request for more time.
+enum Given {
+    Yes,
+    /// Refused, or no answer: the ladder goes on as it was.
+    No,
+    /// There is nobody left to ask.
+    Gone,
 }
 
 struct Look {
@@ -225,33 +267,54 @@ fn progressed(before: &Sample, after: &Sample) -> bool {
     grown || changed && written >= LEAST_WRITTEN
 }
 
-/// The stage of a shim that has sent SIGTERM.
+/// The stage of a shim that has sent SIGTERM, and SIGKILL.
 const TERM_STAGE: u8 = 2;
+const KILL_STAGE: u8 = 3;
 
-/// When SIGTERM and SIGKILL are sent at the latest, if nobody puts them off.
+/// When SIGTERM and SIGKILL are sent at the latest, as the ladder has it.
+#[derive(Debug)]
 struct Due {
     term: Instant,
     kill: Instant,
-    /// Between them.
+    /// SIGTERM comes then, however much is saved.
+    cap: Instant,
+    /// From SIGTERM to SIGKILL.
     between: Duration,
+    stage: u8,
 }
 
 impl Due {
-    fn of(plan: &StopPlan, now: Instant) -> Self {
+    /// Of a ladder that was begun so long ago.
+    fn of(plan: &StopPlan, now: Instant, gone: Duration) -> Self {
         let bounded = |ms: u64| Duration::from_millis(ms).min(LONGEST);
-        let lead = plan.warn.iter().map(|warning| warning.before_ms).max().unwrap_or(0);
+        let lead = bounded(plan.warn.iter().map(|warning| warning.before_ms).max().unwrap_or(0));
+        let grace = if plan.command.is_some() { bounded(plan.grace_ms) } else { Duration::ZERO };
+        let cap = plan.cap_ms.map_or(DEFAULT_CAP, bounded).max(lead + grace);
         let between = bounded(plan.term_ms);
-        let term = now + bounded(lead) + bounded(plan.grace_ms);
-        Self { term, kill: term + between, between }
+        let from_now = |time: Duration| now + time.saturating_sub(gone);
+        let term = from_now(lead + grace);
+        Self { term, kill: term + between, cap: from_now(cap), between, stage: 0 }
     }
 
-    /// Whichever rung is next.
-    fn put_off(&mut self, until: Instant) {
-        self.term = self.term.max(until);
-        self.kill = self.kill.max(until + self.between);
+    /// The next rung.
+    fn put_off(&mut self, until: Instant, stage: u8) {
+        if stage < TERM_STAGE {
+            self.term = self.term.max(until.min(self.cap));
+            self.kill = self.kill.max(self.term + self.between);
+        } else {
+            self.kill = self.kill.max(until.min(self.cap + self.between));
+        }
     }
 
-    /// Of a shim that is at this stage.
+    /// It is at this stage, since a moment ago if that is news: the next rung follows in its time.
+    fn seen(&mut self, stage: u8) {
+        if stage >= TERM_STAGE && self.stage < TERM_STAGE {
+            self.kill = self.kill.max(Instant::now() + self.between);
+        }
+        self.stage = stage;
+    }
+
+    /// Of a ladder that is at this stage.
     fn next(&self, stage: u8) -> Instant {
         if stage < TERM_STAGE { self.term } else { self.kill }
     }
@@ -272,7 +335,7 @@ fn is_killed(process: ProcessId) -> bool {
 }
 
 /// A plan that grants less than [`QUIET`] is not made longer by more than it grants.
-fn quiet(plan: &StopPlan) -> Duration {
+pub(super) fn quiet(plan: &StopPlan) -> Duration {
     let granted = Duration::from_millis(plan.grace_ms.max(plan.term_ms));
     QUIET.min(granted).max(Duration::from_millis(100))
 }
@@ -319,6 +382,42 @@ mod tests {
         ] {
             assert_eq!(progressed(&before, &after), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn a_rung_is_due_when_the_ladder_climbs_it() {
+        let s = Duration::from_secs;
+        let warn = vec![zlh_shim::spec::Warning { before_ms: 60_000, command: "say soon".to_owned() }];
+        let plan = StopPlan {
+            command: Some("stop".to_owned()),
+            grace_ms: 30_000,
+            term_ms: 20_000,
+            cap_ms: Some(100_000),
+            warn,
+        };
+        let now = Instant::now();
+        let at = |due: &Due| (due.term - now, due.kill - now);
+        assert_eq!(at(&Due::of(&plan, now, s(0))), (s(90), s(110)));
+        assert_eq!(at(&Due::of(&plan, now, s(5))), (s(85), s(105)), "it still warns");
+        let quiet = StopPlan { warn: Vec::new(), ..plan };
+        assert_eq!(at(&Due::of(&quiet, now, s(500))), (s(0), s(20)));
+        let at_once = StopPlan { command: None, ..quiet.clone() };
+        assert_eq!(at(&Due::of(&at_once, now, s(0))), (s(0), s(20)), "SIGTERM comes first");
+
+        let mut due = Due::of(&quiet, now, s(0));
+        due.put_off(now + s(45), 1);
+        assert_eq!(at(&due), (s(45), s(65)));
+        due.put_off(now + s(40), 1);
+        assert_eq!(at(&due), (s(45), s(65)), "never sooner");
+        for until in [99, 150, 1000] {
+            due.put_off(now + s(until), 1);
+        }
+        assert_eq!(at(&due), (s(100), s(120)), "never beyond the cap");
+        due.put_off(now + s(1000), 2);
+        assert_eq!(at(&due), (s(100), s(120)));
+        let mut due = Due::of(&quiet, now, s(0));
+        due.put_off(now + s(60), 2);
+        assert_eq!(at(&due), (s(30), s(60)), "only SIGKILL is left to be put off");
     }
 
     #[test]

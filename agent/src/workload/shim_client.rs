@@ -27,13 +27,13 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// How long it may take over a stop, before the workload is stopped without it.
-const STOP_ANSWER: Duration = Duration::from_secs(2);
+pub(super) const STOP_ANSWER: Duration = Duration::from_secs(2);
 
 /// How long it may take until it says that it has begun what it took.
 const BEGINS: Duration = Duration::from_secs(1);
 
 /// In which what it said before its last answer is heard.
-const HEARD: Duration = Duration::from_millis(200);
+pub(super) const HEARD: Duration = Duration::from_millis(200);
 
 /// Between two looks at what changed, while something changes all the time: fifty a second.
 const PACE: Duration = Duration::from_millis(20);
@@ -160,20 +160,30 @@ impl ShimClient {
     pub(crate) async fn stop(&self, stop: &proto::Stop) -> Result<(), ShimError> {
         let frame = self.request(kind::STOP, stop, STOP_ANSWER).await?;
         decode::<proto::Done>(&frame, kind::OK_REPLY)?;
-        let mut status = self.status.clone();
-        let begins = |status: &proto::Status| status.stop_stage > 0 || status.exit.is_some();
-        for patience in [BEGINS, HEARD] {
-            match tokio::time::timeout(patience, status.wait_for(begins)).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(_)) => return Err(ShimError::Gone),
-                Err(_) => {}
-            }
-            if patience == BEGINS {
-                // After a time in which nothing ran, what it said may not have been heard yet.
-                drop(tokio::time::timeout(BEGINS, self.extend(Duration::ZERO)).await);
+        if !self.says(1, BEGINS).await {
+            // After a time in which nothing ran, what it said may not have been heard yet.
+            drop(tokio::time::timeout(BEGINS, self.extend(Duration::ZERO)).await);
+            if !self.says(1, HEARD).await {
+                return Err(ShimError::Idle);
             }
         }
-        Err(ShimError::Idle)
+        Ok(())
+    }
+
+    /// Waits, not for ever, until it says that it is at a stage of a stop, or nothing is left to be
+    /// stopped.
+    pub(super) async fn says(&self, stage: u8, patience: Duration) -> bool {
+        let mut status = self.status.clone();
+        let says = |status: &proto::Status| {
+            let main = ProcessId { pid: status.pid, start_ticks: status.start_ticks };
+            status.stop_stage >= stage || status.exit.is_some() || status.pid > 0 && !main.is_alive()
+        };
+        match tokio::time::timeout(patience, status.wait_for(says)).await {
+            Ok(Ok(_)) => true,
+            // Whoever holds the connection learns of its end elsewhere.
+            Ok(Err(_)) => true,
+            Err(_) => says(&self.status.borrow()),
+        }
     }
 
     /// Gives the terminal another size.

@@ -18,8 +18,8 @@ use zlh_shim::spec::{Spec, StopPlan};
 use super::driver::{Driver, Event, Holder};
 use super::handle::{Leaving, Outcome};
 use super::machine::{Command, Phase};
-use super::saving::{AFTERMATH, Extend, Overdue, QUIET, Saving};
-use super::stored::{BootTime, Stopping};
+use super::saving::{AFTERMATH, Extend, Overdue, Saving, quiet};
+use super::stored::{BootTime, Stopping, Told};
 
 impl Driver {
     /// `POST /stop`. Once more while one is under way: the warnings are skipped.
@@ -73,19 +73,17 @@ impl Driver {
     pub(super) fn stopping(&self) -> Option<Stopping> {
         let Phase::Stopping { .. } = self.machine.phase() else { return None };
         let instance = self.run.as_ref().map(|run| &run.instance).or(self.starting.as_ref())?;
-        let begun = match &self.memory.stopping {
-            // However often it is asked.
-            Some(before) if before.instance == *instance => before.begun.clone(),
-            _ => BootTime::after(Duration::ZERO),
-        };
-        Some(Stopping { instance: instance.clone(), restart: self.memory.wanted, begun })
+        // However often it is asked.
+        let before = self.memory.stopping.as_ref().filter(|before| before.instance == *instance);
+        let told = before.and_then(|before| before.told.clone());
+        Some(Stopping { instance: instance.clone(), restart: self.memory.wanted, told })
     }
 
     /// Whether an earlier agent was stopping a run, and whether another one was to follow it. If so,
     /// its time goes on from there.
     pub(super) fn was_stopping(&mut self, instance: &str) -> Option<bool> {
         let stopping = self.memory.stopping.as_ref().filter(|stopping| stopping.instance == instance)?;
-        let gone = stopping.begun.as_ref().and_then(BootTime::ago);
+        let gone = stopping.told.as_ref().and_then(|told| told.at.ago());
         self.stop_begun = gone.and_then(|gone| Instant::now().checked_sub(gone));
         Some(stopping.restart)
     }
@@ -93,7 +91,7 @@ impl Driver {
     pub(super) fn stop_run(&mut self) {
         let plan = self.stop_plan();
         self.tell_stop(plan.clone());
-        self.watch_saving(plan);
+        self.watch_saving(self.in_these_circumstances(plan), Duration::ZERO);
     }
 
     /// The run has another holder: a stop under way goes on in the time that is left of it.
@@ -102,14 +100,15 @@ impl Driver {
         let sight = if self.saving.is_some() { self.granted.left() } else { SIGHT };
         let plan = what_is_left(self.stop_plan(), self.stopping_for(), sight);
         self.tell_stop(plan.clone());
-        self.watch_saving(plan);
+        self.watch_saving(self.in_these_circumstances(plan), Duration::ZERO);
     }
 
-    /// An earlier agent had told the shim, which climbs by itself: it may have been given time to
-    /// save a moment ago.
+    /// An earlier agent had told the shim, which climbs by itself, and by the plan of then.
     pub(super) fn watch_stopping(&mut self) {
-        let plan = what_is_left(self.stop_plan(), self.stopping_for(), QUIET);
-        self.watch_saving(plan);
+        let told = self.memory.stopping.as_ref().and_then(|stopping| stopping.told.as_ref());
+        let plan = told.map_or_else(|| self.stop_plan(), |told| told.plan.clone());
+        // At least a moment, so that what it was given since is waited for.
+        self.watch_saving(plan, self.stopping_for().max(Duration::from_millis(1)));
     }
 
     fn stopping_for(&self) -> Duration {
@@ -125,7 +124,13 @@ impl Driver {
     fn tell_stop(&mut self, plan: StopPlan) {
         let plan = self.in_these_circumstances(plan);
         let Some(run) = &self.run else { return };
-        self.stop_begun.get_or_insert_with(Instant::now);
+        if self.stop_begun.is_none() {
+            self.stop_begun = Some(Instant::now());
+            self.stale = true;
+            if let (Some(stopping), Some(at)) = (&mut self.memory.stopping, BootTime::after(Duration::ZERO)) {
+                stopping.told = Some(Told { at, plan: plan.clone() });
+            }
+        }
         if let (Some(lead), Some(operation)) = (plan.warn.iter().map(|w| w.before_ms).max(), &self.operation)
         {
             let phase = format!("stopping: players are warned, {} s before", lead.div_ceil(1000));
@@ -150,8 +155,7 @@ impl Driver {
     }
 
     /// Gives a stop that is under way more time while the server saves.
-    fn watch_saving(&mut self, plan: StopPlan) {
-        let plan = self.in_these_circumstances(plan);
+    fn watch_saving(&mut self, plan: StopPlan, gone: Duration) {
         let (Some(run), Some(request)) = (&self.run, &self.request) else { return };
         let events = self.events_in.clone();
         let (extend, overdue) = match &run.holder {
@@ -171,7 +175,7 @@ impl Driver {
             overdue,
             log: self.context.log.clone(),
         };
-        let task = tokio::spawn(saving.watch(plan));
+        let task = tokio::spawn(saving.watch(plan, gone));
         if let Some(before) = self.saving.replace(task.abort_handle()) {
             before.abort();
         }
@@ -207,7 +211,7 @@ fn what_is_left(plan: StopPlan, gone: Duration, sight: Duration) -> StopPlan {
     let gone = ms(gone);
     let lead = plan.warn.iter().map(|warning| warning.before_ms).max().unwrap_or(0);
     let granted = lead.saturating_add(plan.grace_ms);
-    let grace_ms = granted.saturating_sub(gone).min(plan.grace_ms).max(plan.grace_ms.min(ms(sight)));
+    let grace_ms = granted.saturating_sub(gone).min(plan.grace_ms).max(ms(sight.min(quiet(&plan))));
     let cap = plan.cap_ms.unwrap_or(ms(DEFAULT_CAP));
     let warn = if gone == 0 { plan.warn } else { Vec::new() };
     StopPlan { grace_ms, cap_ms: Some(cap.saturating_sub(gone).max(grace_ms)), warn, ..plan }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use zlh_api::{Config, CrashRecord};
 use zlh_shim::durable::{self, ReadError};
 use zlh_shim::process::Generation;
+use zlh_shim::spec::StopPlan;
 
 use super::maintenance::Maintenance;
 use super::policy::Policy;
@@ -50,9 +51,18 @@ pub(crate) struct Stopping {
     pub instance: String,
     /// Whether another one follows it.
     pub restart: bool,
-    /// When it was asked for.
+    /// Whoever holds the run was told.
     #[serde(default)]
-    pub begun: Option<BootTime>,
+    pub told: Option<Told>,
+}
+
+/// A stop that was passed on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// When.
+    pub at: BootTime,
+    /// By which plan, whatever is configured since.
+    pub plan: StopPlan,
 }
 
 /// An instant that survives processes, but not the container.
@@ -170,9 +180,19 @@ impl Shelf {
         durable::write_record(&self.opened, SCHEMA, &opened)
     }
 
-    /// Whether maintenance holds the workload; a broken record is set aside with a warning.
-    pub(crate) fn maintenance(&self) -> (Option<Maintenance>, Option<String>) {
-        self.record(&self.maintenance, SCHEMA)
+    /// Whether maintenance holds the workload. A broken record stays where it is: it holds, too.
+    pub(crate) fn maintenance(&self) -> Result<Option<Maintenance>, ReadError> {
+        match durable::read_record(&self.maintenance, SCHEMA) {
+            Ok(maintenance) => Ok(maintenance),
+            Err(ReadError::Missing(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether there is a record of it, in whatever condition.
+    pub(crate) fn has_maintenance(&self) -> bool {
+        // What cannot be looked at holds, too.
+        self.maintenance.try_exists().unwrap_or(true)
     }
 
     /// Maintenance has begun.

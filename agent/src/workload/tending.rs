@@ -68,8 +68,11 @@ impl Driver {
     /// Whether it may be done now, what kind of operation it is, and its first words.
     fn admit_tend(&self, tend: &Tend, used: Option<&Path>) -> Result<(OperationKind, String), Problem> {
         // One that crashed is about to be started again.
-        let idle = matches!(self.machine.phase(), Phase::Idle | Phase::Error { alive: false, .. })
-            && self.operation.is_none();
+        let idle = match self.machine.phase() {
+            Phase::Idle | Phase::Error { alive: false, .. } => self.operation.is_none(),
+            Phase::Crashed { .. } => self.maintenance.is_some(),
+            _ => false,
+        };
         let refuse = |detail: String| Err(Problem::new(ErrorCode::WrongState, detail));
         let used = used.filter(|_| tend.kind == Kind::Runtimes);
         let label = |tree: &InstalledTree| format!("{} {}", tree.name, tree.version);
@@ -142,6 +145,7 @@ impl Driver {
     pub(super) fn reread(&mut self, at_rest: bool) -> Result<Outcome, Problem> {
         match self.machine.phase() {
             Phase::Idle | Phase::Error { alive: false, .. } if self.operation.is_none() => {}
+            Phase::Crashed { .. } if self.maintenance.is_some() => {}
             Phase::Installing { .. } => return Err(self.refuse(Refusal::Busy)),
             _ if !at_rest => {}
             Phase::Running { .. } | Phase::Error { alive: true, .. } => {

@@ -5,7 +5,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use zlh_api::{ErrorCode, History, HistoryKind, Maintenance, OperationState, State};
+use zlh_api::{ErrorCode, History, HistoryKind, Maintenance, OperationKind, OperationState, State};
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::wait::{SOON, until};
 use zlh_tests::harness::zlhctl;
@@ -161,6 +161,38 @@ fn a_restart_and_a_pause_end_in_it() {
     agent.wait_ready();
 }
 
+/// The end of it may come before the end of the game.
+#[test]
+fn what_is_still_stopping_when_it_is_over_starts_again() {
+    let mut agent = Agent::with_ready_fake(&["--save-time", "2s"]);
+    let game = agent.game();
+    begin(&agent, &json!({}));
+    assert_eq!(agent.status().state, State::Stopping);
+    let over = end(&agent);
+    assert_eq!(over.operation.map(|operation| operation.kind), Some(OperationKind::Restart));
+    agent.wait_status("another run", SOON, |status| status.ready && status.pid != Some(game.pid));
+    assert_eq!(agent.status().crashes_total, 0);
+
+    begin(&agent, &json!({}));
+    assert_eq!(agent.status().state, State::Stopping);
+    agent.http().delete("/maintenance?start=false").unwrap().expect(200);
+    agent.kill();
+    agent.start();
+    agent.wait_state(State::Idle);
+    agent.kill();
+    agent.start();
+    assert_eq!(agent.recalled().state, State::Idle, "nobody wants it any more");
+
+    // Without any, nothing is called off.
+    agent.post("/start", 202);
+    agent.wait_ready();
+    agent.game().signal(Signal::SIGKILL);
+    agent.wait_state(State::Crashed);
+    agent.http().delete("/maintenance?start=false").unwrap().expect(200);
+    let status = agent.status();
+    assert!(status.state == State::Crashed && status.next_restart_at.is_some(), "{status:?}");
+}
+
 #[test]
 fn a_damaged_record_of_it_still_holds() {
     let mut agent = Agent::with_ready_fake(&[]);
@@ -175,7 +207,7 @@ fn a_damaged_record_of_it_still_holds() {
             let status = agent.recalled();
             assert_eq!((status.state, status.maintenance), (State::Idle, true));
             let reason = status.maintenance_reason.unwrap();
-            assert!(reason.contains("maintenance.json") && reason.contains("set aside"), "{reason}");
+            assert!(reason.contains("maintenance.json") && reason.contains("cannot be read"), "{reason}");
             refused(&agent, "/start");
             agent.kill();
         }

@@ -97,6 +97,21 @@ fn a_warned_stop_survives_the_agent() {
     assert_eq!(commands(&agent), ["say first word", "say last word", "stop"], "each once");
 }
 
+/// The shim goes on warning by itself, for longer than the server has to save.
+#[test]
+fn another_agent_does_not_take_warnings_for_idleness() {
+    let mut agent = ready(&FakePlan { grace_s: 1, term_s: 1, ..warning(&["--players", "Alice"], 8) });
+    agent.post("/stop", 204);
+    agent.wait_console("[Server] first word");
+    agent.kill();
+    agent.start();
+    agent.recalled();
+    agent.wait_status("the stop after the warnings", 3 * SOON, |status| status.state == State::Idle);
+    assert_eq!(commands(&agent), ["say first word", "say last word", "stop"], "each in its time");
+    let history = agent.http().get("/history").unwrap().text();
+    assert!(!history.contains("degraded"), "the shim is trusted: {history}");
+}
+
 #[test]
 fn the_operator_has_the_last_word_on_warnings_and_times() {
     let mut agent = ready(&FakePlan {

@@ -357,7 +357,12 @@ impl Unwilling {
     /// From the request to the end of a game that has to be killed.
     fn stops_within(self) -> Duration {
         let flags = ["--stop", "ignore", "--ignore-sigterm"];
-        let mut agent = Agent::with_fake(&FakePlan { grace_s: 3, term_s: 2, ..FakePlan::new(&flags) });
+        self.stops(&FakePlan { grace_s: 3, term_s: 2, ..FakePlan::new(&flags) })
+    }
+
+    /// The same of any game.
+    fn stops(self, plan: &FakePlan) -> Duration {
+        let mut agent = Agent::with_fake(plan);
         agent.configure();
         agent.wait_ready();
         let game = agent.game();
@@ -397,5 +402,12 @@ fn a_shim_that_does_not_stop_the_game_is_done_without() {
         }
         // What it says it has sent is sent again, and given its time again.
         scope.spawn(|| Unwilling::Claims(2).stops_within());
+        // However much a game that was never told writes meanwhile: there is a cap.
+        scope.spawn(|| {
+            let flags = ["--autosave", "200ms", "--world-bytes", "2MiB", "--ignore-sigterm"];
+            let plan = FakePlan { grace_s: 2, term_s: 1, cap_s: 6, ..FakePlan::new(&flags) };
+            let took = Unwilling::Claims(1).stops(&plan);
+            assert!(took >= Duration::from_secs(4), "what it writes is waited for: {took:?}");
+        });
     });
 }

@@ -66,9 +66,13 @@ impl Verb {
             Self::Maintain(request) => return maintain(request, client).await,
             Self::EndMaintenance { start } => {
                 let operation = client.end_maintenance(*start).await?.operation.map(|operation| operation.id);
+                let status = client.status().await?;
                 let goal = operation.as_ref().map(|_| if *start { Goal::Ready } else { Goal::Idle });
-                let told = Some("not in maintenance").filter(|_| goal != Some(Goal::Ready));
-                return Ok(Begun { operation, goal, told });
+                let told = match status.state {
+                    State::Error => Some("not in maintenance; it had failed, `zlhctl get` says why"),
+                    _ => Some("not in maintenance"),
+                };
+                return Ok(Begun { operation, goal, told: told.filter(|_| goal != Some(Goal::Ready)) });
             }
         };
         Ok(Begun { operation: operation.map(|operation| operation.id), goal: Some(goal), told: None })

@@ -290,6 +290,7 @@ async fn drive(mut asked: mpsc::Receiver<Request>, script: Arc<Mutex<Script>>, o
                 };
                 let _ = reply.send(answer);
             }
+            Request::Settled(reply) => drop(reply.send(())),
             Request::Players(reply) => {
                 let names = vec!["Alice".to_owned()];
                 let _ = reply.send(Ok(zlh_api::Players { online: 1, max: 20, players: names }));
