@@ -108,8 +108,11 @@ impl Changer {
     pub(crate) fn resume(&self) {
         let record = match durable::read_record::<Record>(&self.0.record(), SCHEMA) {
             Ok(record) => record,
-            Err(ReadError::Missing(_)) => return,
-            Err(error) => return self.0.set_aside(&error),
+            Err(error @ (ReadError::Corrupt { .. } | ReadError::Schema { .. })) => {
+                return self.0.set_aside(&error);
+            }
+            // The next agent may be able to read it.
+            Err(_) => return,
         };
         let kind = kind(record.rollback);
         let phase = "going on with a change of version that was interrupted";

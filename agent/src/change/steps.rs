@@ -356,7 +356,9 @@ impl Inner {
                 State::Crashed if strict => {
                     let crash = snapshot.last_crash.as_ref();
                     let why = crash.map(|crash| crash.classification.clone()).unwrap_or_default();
-                    Some(Err(Failed::Error(format!("it crashed ({why})"))))
+                    // Or it was not even started.
+                    let failed = snapshot.error.clone().unwrap_or_else(|| format!("it crashed ({why})"));
+                    Some(Err(Failed::Error(failed)))
                 }
                 State::Error => {
                     Some(Err(Failed::Error(snapshot.error.clone().unwrap_or_else(|| "it failed".to_owned()))))

@@ -142,7 +142,11 @@ pub(crate) enum What {
     /// Nothing runs, and a person has to look.
     GaveUp { why: String },
     /// A start that nobody asked for came to nothing; the next one follows after this pause.
-    StartFailed { why: String, restart_after_s: u64 },
+    StartFailed {
+        why: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restart_after_s: Option<u64>,
+    },
     /// The container was restarted under the workload.
     Swept {},
     /// An operation began.

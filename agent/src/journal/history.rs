@@ -200,7 +200,7 @@ fn event(entry: Entry) -> Option<HistoryEvent> {
         }
         What::StartFailed { why, restart_after_s } => {
             event.detail = Some(why);
-            event.seconds = Some(restart_after_s);
+            event.seconds = restart_after_s;
             HistoryKind::StartFailed
         }
         What::Swept {} => HistoryKind::Swept,

@@ -188,6 +188,7 @@ impl Queue {
             What::Ready { .. } | What::Answers {} => self.alive = Some(true),
             What::Exit(_)
             | What::GaveUp { .. }
+            | What::StartFailed { .. }
             | What::Swept {}
             | What::Absent { .. }
             | What::OperationEnded { kind: OperationKind::Stop, .. } => self.alive = None,

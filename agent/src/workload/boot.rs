@@ -383,8 +383,10 @@ impl Driver {
             self.machine.adopt_error(reason, false);
             return;
         }
-        if let Some(left) = self.memory.restart_at.as_ref().and_then(BootTime::left) {
-            let effects = self.machine.adopt_backoff(left);
+        if self.memory.wanted
+            && let Some(left) = self.memory.restart_at.as_ref().and_then(BootTime::left)
+        {
+            let effects = self.machine.adopt_backoff(left, self.memory.not_started.clone());
             self.perform(effects);
             return;
         }

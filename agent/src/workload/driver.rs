@@ -432,6 +432,8 @@ impl Driver {
         self.memory.wanted = kind != OperationKind::Stop || keeps_wanted && self.memory.wanted;
         self.memory.stopping = self.stopping();
         self.memory.error = None;
+        // Whatever was planned gives way to it.
+        self.memory.restart_at = None;
         // First written, then begun: whoever is killed in between has decided already.
         self.write_memory();
         let _ = zlh_shim::faults::point("accept.written");

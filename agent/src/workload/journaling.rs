@@ -138,8 +138,9 @@ impl Driver {
             Phase::Error { reason, alive: true } => self.note(What::NotReady { why: reason.clone() }),
             Phase::Error { reason, alive: false } => self.note(What::GaveUp { why: reason.clone() }),
             Phase::Crashed { failed: Some(reason) } => {
-                let pause = self.memory.restart_at.as_ref().and_then(BootTime::left).unwrap_or_default();
-                let restart_after_s = (pause + Duration::from_millis(500)).as_secs();
+                let pause = self.memory.restart_at.as_ref().and_then(BootTime::left);
+                let pause = pause.filter(|_| self.maintenance.is_none());
+                let restart_after_s = pause.map(|pause| (pause + Duration::from_millis(500)).as_secs());
                 self.note(What::StartFailed { why: reason.clone(), restart_after_s });
             }
             _ => {}

@@ -238,7 +238,7 @@ impl Machine {
             // What is configured already is done already, unless it has failed: then the
             // caller who sends it again wants it tried again.
             Command::Configure { same: true } if self.configured => match self.phase {
-                Phase::Error { alive: false, .. } => self.start(),
+                Phase::Error { alive: false, .. } | Phase::Crashed { failed: Some(_) } => self.start(),
                 Phase::Idle if !self.installed => self.start(),
                 _ => Ok(Admission::AlreadySo),
             },
@@ -348,7 +348,7 @@ impl Machine {
 
     /// The stop under way becomes the first half of a restart.
     pub(crate) fn restart_after_stop(&mut self) -> Option<Admission> {
-        let Phase::Stopping { restart } = &mut self.phase else { return None };
+        let Phase::Stopping { restart: restart @ false } = &mut self.phase else { return None };
         *restart = true;
         Some(Admission::Accepted(vec![Effect::Cancelled]))
     }
@@ -542,8 +542,8 @@ impl Machine {
     }
 
     /// At boot: a restart was planned; this much of the pause is left.
-    pub(crate) fn adopt_backoff(&mut self, left: Duration) -> Vec<Effect> {
-        self.phase = Phase::Crashed { failed: None };
+    pub(crate) fn adopt_backoff(&mut self, left: Duration, failed: Option<String>) -> Vec<Effect> {
+        self.phase = Phase::Crashed { failed };
         vec![Effect::ArmBackoff(left)]
     }
 

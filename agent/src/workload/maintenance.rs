@@ -99,7 +99,7 @@ impl Driver {
             return Err(self.refuse(Refusal::Busy));
         }
         let down = matches!(phase, Phase::Idle | Phase::Crashed { .. });
-        let stops = matches!(phase, Phase::Stopping { restart: false });
+        let stops = matches!(phase, Phase::Stopping { .. });
         let starts = start && self.memory.wanted && (down || stops);
         if starts && down {
             self.check_runtimes(&Verb::Start)?;

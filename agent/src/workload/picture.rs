@@ -44,6 +44,10 @@ impl Driver {
     /// Writes what is remembered at once.
     pub(super) fn write_memory(&mut self) {
         self.memory.policy = self.machine.policy().clone();
+        self.memory.not_started = match self.machine.phase() {
+            Phase::Crashed { failed } => failed.clone(),
+            _ => None,
+        };
         self.stale = false;
         let before = self.unwritten.take();
         if let Err(error) = self.context.shelf.store_memory(&self.memory) {

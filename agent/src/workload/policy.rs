@@ -50,8 +50,11 @@ pub(crate) enum Decision {
 pub(crate) struct Policy {
     /// Crashes on the ladder, and starts between them that came to nothing.
     pub ladder: u32,
-    /// Crashes since the last stable period.
+    /// The same since the last stable period.
     pub spent: u32,
+    /// How many of these were no crashes.
+    #[serde(default)]
+    pub not_started: u32,
     /// Crashes in all.
     pub total: u32,
     /// The last crash that was explained: its id, and its fingerprint if a restart can only
@@ -70,7 +73,7 @@ impl Policy {
             self.ladder = 0;
         }
         if ready_for >= limits.stable {
-            self.spent = 0;
+            (self.spent, self.not_started) = (0, 0);
         }
         self.ladder += 1;
         self.spent += 1;
@@ -78,10 +81,13 @@ impl Policy {
         let step = usize::try_from(self.ladder - 1).unwrap_or(usize::MAX);
         match BACKOFF.get(step) {
             None => Decision::GiveUp(format!(
-                "crashed {} times in a row; read the last lines of the console, then start it again",
+                "{} {} times in a row; read the last lines of the console, then start it again",
+                self.what_happened(),
                 self.ladder
             )),
-            Some(_) if self.spent >= limits.budget => Decision::GiveUp(limits.spent(self.spent)),
+            Some(_) if self.spent >= limits.budget => {
+                Decision::GiveUp(limits.spent(self.what_happened(), self.spent))
+            }
             Some(pause) => Decision::RestartAfter(*pause),
         }
     }
@@ -91,10 +97,23 @@ impl Policy {
     pub(crate) fn not_started(&mut self, reason: &str, limits: Limits) -> Decision {
         self.ladder += 1;
         self.spent += 1;
+        self.not_started += 1;
         let step = usize::try_from(self.ladder - 1).unwrap_or(usize::MAX);
         match BACKOFF.get(step) {
             Some(pause) if self.spent < limits.budget => Decision::RestartAfter(*pause),
-            _ => Decision::GiveUp(format!("{reason} (given up after {} tries)", self.ladder)),
+            _ => Decision::GiveUp(format!(
+                "{reason}; given up after it {} {} times in a row",
+                self.what_happened(),
+                self.ladder
+            )),
+        }
+    }
+
+    const fn what_happened(&self) -> &'static str {
+        match self.not_started {
+            0 => "crashed",
+            failed if failed == self.spent => "could not be started",
+            _ => "crashed or could not be started",
         }
     }
 
@@ -116,6 +135,7 @@ impl Policy {
     pub(crate) fn forgive(&mut self) {
         self.ladder = 0;
         self.spent = 0;
+        self.not_started = 0;
         self.explained = None;
         self.repeats = None;
     }
@@ -134,7 +154,7 @@ impl Limits {
     }
 
     /// Why the loop ends after so many crashes.
-    fn spent(self, crashes: u32) -> String {
+    fn spent(self, what: &str, times: u32) -> String {
         const REMEDY: &str = "read the last lines of the console, then start it again";
         if self.budget <= 1 {
             return format!("crashed, and restart.crash_budget allows no restart; {REMEDY}");
@@ -143,7 +163,7 @@ impl Limits {
             seconds if seconds.is_multiple_of(60) => format!("{} stable minutes", seconds / 60),
             seconds => format!("{seconds} stable seconds"),
         };
-        format!("crashed {crashes} times without {stable} between; {REMEDY}")
+        format!("{what} {times} times without {stable} between; {REMEDY}")
     }
 }
 

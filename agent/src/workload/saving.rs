@@ -29,7 +29,7 @@ use zlh_shim::spec::StopPlan;
 use super::driver::Event;
 use super::operations::Operations;
 use super::orphan::Orphan;
-use super::shim_client::{HEARD, STOP_ANSWER, ShimClient, ShimError};
+use super::shim_client::{GONE_STAGE, HEARD, STOP_ANSWER, ShimClient, ShimError};
 use crate::game::worlds::{self, Tally};
 
 /// How long a server may seem idle between two sights of progress.
@@ -140,6 +140,8 @@ impl Saving {
                         due.put_off(Instant::now() + quiet, self.extend.stage());
                         self.granted.until(due.cap.min(Instant::now() + quiet));
                     }
+                    // It may have been taken late.
+                    Given::Unknown => due.put_off(Instant::now() + STOP_ANSWER + quiet, self.extend.stage()),
                     Given::No => {}
                     Given::Gone => return,
                 }
@@ -157,16 +159,21 @@ impl Saving {
         let stage = self.extend.stage();
         due.seen(stage);
         let late = |at: Instant| Instant::now().saturating_duration_since(at);
+        if !self.process.is_alive() {
+            // Its end has to be told in the end.
+            if late(due.kill) <= AFTERMATH {
+                return false;
+            }
+            self.extend.has_had_its_turn(GONE_STAGE).await;
+            return !self.extend.has_told_the_end();
+        }
         if stage < TERM_STAGE {
             let behind = || self.extend.stage() < TERM_STAGE && self.process.is_alive();
-            if late(due.term) <= LATE || !behind() {
+            if late(due.term) <= LATE {
                 return false;
             }
             self.extend.has_had_its_turn(TERM_STAGE).await;
             return behind();
-        }
-        if late(due.kill) > AFTERMATH {
-            return true;
         }
         if late(due.kill) <= LATE || is_killed(self.process) {
             return false;
@@ -205,6 +212,14 @@ impl Extend {
         }
     }
 
+    /// Whether there is nothing more to be told.
+    fn has_told_the_end(&self) -> bool {
+        match self {
+            Self::Shim(shim) => shim.status().borrow().exit.is_some(),
+            Self::Orphan(_) => true,
+        }
+    }
+
     /// Waits, not for long, until a shim says that it has begun.
     async fn has_begun(&self) {
         if let Self::Shim(shim) = self {
@@ -217,7 +232,7 @@ impl Extend {
     async fn has_had_its_turn(&self, stage: u8) {
         if let Self::Shim(shim) = self {
             let _ = tokio::time::timeout(LATE, shim.extend(Duration::ZERO)).await;
-            shim.says(stage, HEARD).await;
+            shim.says(stage, if stage == GONE_STAGE { LATE } else { HEARD }).await;
         }
     }
 
@@ -227,7 +242,8 @@ impl Extend {
             Self::Shim(shim) => match tokio::time::timeout(STOP_ANSWER, shim.extend(time)).await {
                 Ok(Ok(())) => Given::Yes,
                 Ok(Err(ShimError::Gone)) => Given::Gone,
-                _ => Given::No,
+                Ok(Err(ShimError::Refused(_))) => Given::No,
+                _ => Given::Unknown,
             },
             Self::Orphan(orphan) if orphan.extend(time) => Given::Yes,
             Self::Orphan(_) => Given::Gone,
@@ -238,8 +254,10 @@ impl Extend {
 /// What became of a request for more time.
 enum Given {
     Yes,
-    /// Refused, or no answer: the ladder goes on as it was.
+    /// Refused: the ladder goes on as it was.
     No,
+    /// There was no answer.
+    Unknown,
     /// There is nobody left to ask.
     Gone,
 }

@@ -32,6 +32,9 @@ pub(super) const STOP_ANSWER: Duration = Duration::from_secs(2);
 /// How long it may take until it says that it has begun what it took.
 const BEGINS: Duration = Duration::from_secs(1);
 
+/// A stage that no shim is ever at.
+pub(super) const GONE_STAGE: u8 = u8::MAX;
+
 /// In which what it said before its last answer is heard.
 pub(super) const HEARD: Duration = Duration::from_millis(200);
 
@@ -158,25 +161,27 @@ impl ShimClient {
 
     /// Begins the stop ladder, and waits until it has begun.
     pub(crate) async fn stop(&self, stop: &proto::Stop) -> Result<(), ShimError> {
-        let frame = self.request(kind::STOP, stop, STOP_ANSWER).await?;
-        decode::<proto::Done>(&frame, kind::OK_REPLY)?;
-        if !self.says(1, BEGINS).await {
-            // After a time in which nothing ran, what it said may not have been heard yet.
-            drop(tokio::time::timeout(BEGINS, self.extend(Duration::ZERO)).await);
-            if !self.says(1, HEARD).await {
-                return Err(ShimError::Idle);
-            }
-        }
-        Ok(())
+        let answer = self.request(kind::STOP, stop, STOP_ANSWER).await;
+        let failure = match answer.and_then(|frame| decode::<proto::Done>(&frame, kind::OK_REPLY)) {
+            Ok(_) if self.says(1, BEGINS).await => return Ok(()),
+            Ok(_) => ShimError::Idle,
+            Err(ShimError::Silent) => ShimError::Silent,
+            Err(error) => return Err(error),
+        };
+        // After a time in which nothing ran it may not have had its turn, nor been heard.
+        drop(tokio::time::timeout(BEGINS, self.extend(Duration::ZERO)).await);
+        if self.says(1, HEARD).await { Ok(()) } else { Err(failure) }
     }
 
     /// Waits, not for ever, until it says that it is at a stage of a stop, or nothing is left to be
-    /// stopped.
+    /// stopped; at [`GONE_STAGE`] until it tells the end.
     pub(super) async fn says(&self, stage: u8, patience: Duration) -> bool {
         let mut status = self.status.clone();
         let says = |status: &proto::Status| {
             let main = ProcessId { pid: status.pid, start_ticks: status.start_ticks };
-            status.stop_stage >= stage || status.exit.is_some() || status.pid > 0 && !main.is_alive()
+            status.stop_stage >= stage
+                || status.exit.is_some()
+                || stage < GONE_STAGE && status.pid > 0 && !main.is_alive()
         };
         match tokio::time::timeout(patience, status.wait_for(says)).await {
             Ok(Ok(_)) => true,

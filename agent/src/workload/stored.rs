@@ -33,6 +33,9 @@ pub(crate) struct Memory {
     pub counted: Option<String>,
     /// A planned restart.
     pub restart_at: Option<BootTime>,
+    /// Why the start before it came to nothing, if it did.
+    #[serde(default)]
+    pub not_started: Option<String>,
     /// Why the agent gave up.
     pub error: Option<String>,
     /// The run that was last seen ready, and since when.

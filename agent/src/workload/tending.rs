@@ -146,6 +146,8 @@ impl Driver {
         match self.machine.phase() {
             Phase::Idle | Phase::Error { alive: false, .. } if self.operation.is_none() => {}
             Phase::Crashed { .. } if self.maintenance.is_some() => {}
+            // In a moment it installs by itself.
+            Phase::Crashed { .. } if !self.is_in_place() => return Err(self.refuse(Refusal::Busy)),
             Phase::Installing { .. } => return Err(self.refuse(Refusal::Busy)),
             _ if !at_rest => {}
             Phase::Running { .. } | Phase::Error { alive: true, .. } => {

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use zlh_api::{State, Status};
+use zlh_tests::fake::events::What;
 use zlh_tests::fake::output::check_flood;
+use zlh_tests::fake::world;
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::process::Process;
 use zlh_tests::harness::store::FakePlan;
@@ -139,6 +141,25 @@ fn an_agent_killed_while_it_replaces_a_shim_leaves_a_known_server() {
         agent.post("/start", 202);
         agent.wait_ready();
     }
+}
+
+/// Whoever takes over gives it what is left of its time, and sees that it saves.
+#[test]
+fn a_shim_killed_in_the_middle_of_a_stop_costs_no_save() {
+    let plan =
+        FakePlan { grace_s: 3, term_s: 1, ..FakePlan::new(&["--save-time", "8s", "--world-bytes", "8MiB"]) };
+    let agent = Agent::with_fake(&plan);
+    agent.configure();
+    agent.wait_ready();
+    let (game, shim) = (agent.game(), agent.shims()[0]);
+    agent.post("/stop", 204);
+    agent.wait_event(What::Command, "stop");
+    shim.signal(Signal::SIGKILL);
+    let status = agent.wait_status("the end of the save", 3 * SOON, |status| status.state == State::Idle);
+    assert!(!game.is_alive());
+    assert_eq!((status.crashes_total, status.error), (0, None));
+    assert!(agent.events().iter().all(|event| event.what != What::Signal), "no signal was needed");
+    assert_eq!(world::generations(&agent.game_root().join("world")).unwrap(), [1], "one whole save");
 }
 
 #[test]

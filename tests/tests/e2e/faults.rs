@@ -165,6 +165,69 @@ fn what_dies_before_it_became_the_game_is_a_failed_start() {
     println!("{}", killed_at_every_point(EXEC));
 }
 
+/// What an agent answered about maintenance holds, whenever it is killed; what it did not answer can
+/// be asked again.
+#[test]
+fn an_agent_killed_at_any_point_of_a_maintenance_keeps_its_word() {
+    let ready = || {
+        let (mut agent, faults) = prepared(&[]);
+        agent.start();
+        agent.configure();
+        agent.wait_ready();
+        until("all that follows readiness is written", SOON, || {
+            let before = faults.reached(AGENT).len();
+            std::thread::sleep(Duration::from_millis(50));
+            faults.reached(AGENT).len() == before
+        });
+        (agent, faults)
+    };
+    /// Whether each of both was answered.
+    fn live(agent: &Agent) -> (bool, bool) {
+        let answered = |answer: std::io::Result<zlh_tests::harness::http::Response>| {
+            answer.is_ok_and(|a| a.status == 200)
+        };
+        let began = answered(agent.http().send("PUT", "/maintenance", Some(b"{}")));
+        let idle = |status: &zlh_api::Status| status.state == State::Idle;
+        let look = || Some(agent.http().get("/status").ok()?.json::<zlh_api::Status>());
+        while began && look().is_some_and(|status| !idle(&status)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        (began, began && answered(agent.http().delete("/maintenance")))
+    }
+    let (agent, faults) = ready();
+    let before = faults.reached(AGENT).len();
+    assert_eq!(live(&agent), (true, true));
+    agent.wait_ready();
+    let points = faults.reached(AGENT).split_off(before);
+    drop(agent);
+    assert!(points.len() > 3, "{points:?}");
+    let every = if thorough() { 1 } else { STRIDE };
+    for (at, name) in points.iter().enumerate().step_by(every) {
+        let what = format!("killed at point {at}, {name}");
+        let (mut agent, faults) = ready();
+        faults.plan(&format!("kill {AGENT} {}", faults.reached(AGENT).len() + at)).unwrap();
+        let (began, over) = live(&agent);
+        faults.clear().unwrap();
+        agent.kill();
+        agent.start();
+        let status = agent.recalled();
+        if began && !over {
+            // The end may have been decided and not answered.
+            assert!(status.maintenance || status.state != State::Idle, "{what}: {status:?}");
+        }
+        assert!(!over || !status.maintenance, "{what}: it was over");
+        let games = agent.living_games().len();
+        assert!(games <= 1, "{what}: {games} games");
+        let again = agent.http().send("PUT", "/maintenance", Some(b"{}")).unwrap().expect(200);
+        assert!(again.text().contains("\"active\":true"), "{what}");
+        agent.wait_state(State::Idle);
+        assert!(agent.living_games().is_empty(), "{what}");
+        agent.http().delete("/maintenance").unwrap().expect(200);
+        agent.wait_ready();
+        assert_eq!(debris(agent.root()), Vec::<PathBuf>::new(), "{what}");
+    }
+}
+
 /// No space for anything while it runs: it runs on, its console is there, and stop stops.
 #[test]
 fn with_no_space_at_all_the_game_runs_on_and_stop_stops() {

@@ -183,6 +183,17 @@ fn what_is_still_stopping_when_it_is_over_starts_again() {
     agent.start();
     assert_eq!(agent.recalled().state, State::Idle, "nobody wants it any more");
 
+    // Nor when another agent found it stopping.
+    agent.post("/start", 202);
+    agent.wait_ready();
+    begin(&agent, &json!({}));
+    agent.kill();
+    agent.start();
+    assert_eq!(agent.recalled().state, State::Stopping);
+    agent.http().delete("/maintenance?start=false").unwrap().expect(200);
+    agent.wait_state(State::Idle);
+    assert!(agent.living_games().is_empty());
+
     // Without any, nothing is called off.
     agent.post("/start", 202);
     agent.wait_ready();

@@ -129,12 +129,19 @@ fn a_restart_that_cannot_begin_is_tried_again() {
     // The pause is kept.
     agent.kill();
     agent.start();
-    assert_eq!(agent.wait_state(State::Crashed).crash_count, 2);
+    let status = agent.wait_state(State::Crashed);
+    assert_eq!((status.crash_count, status.error), (2, Some(why)));
     // Whoever asks for it is told at once, and decides.
     let refused = agent.post("/start", 202);
     assert_eq!(agent.outcome(&refused).state, OperationState::Failed);
     assert_eq!(agent.wait_state(State::Error).next_restart_at, None);
     drop(other);
+    // And what was planned before that is not done by an agent that comes later.
+    agent.post("/stop", 204);
+    agent.kill();
+    agent.start();
+    assert_eq!(agent.recalled().state, State::Idle);
+    assert!(agent.living_games().is_empty());
     agent.post("/start", 202);
     agent.wait_ready();
 }

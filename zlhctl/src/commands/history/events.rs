@@ -117,7 +117,10 @@ fn details(event: &HistoryEvent) -> String {
             event.count.unwrap_or(0),
             seconds.unwrap_or_default()
         ),
-        HistoryKind::StartFailed => format!("{detail}; again after {}", seconds.unwrap_or_default()),
+        HistoryKind::StartFailed => match seconds {
+            Some(pause) => format!("{detail}; again after {pause}"),
+            None => detail.to_owned(),
+        },
         HistoryKind::Swept => "the container was restarted under it".to_owned(),
         HistoryKind::OperationBegan | HistoryKind::OperationEnded => {
             let Some(operation) = &event.operation else { return detail.to_owned() };
