@@ -9,7 +9,8 @@ use crate::OperationSummary;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct MaintenanceRequest {
-    /// What for, in one line of at most 200 characters: shown to whoever asks for a start.
+    /// What for, in one line of at most 200 characters: shown to whoever asks for a start. Once more
+    /// while it lasts, none keeps the one of before, and an empty one takes it away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Do not stop what runs; it is not started again either, however it ends.

@@ -26,7 +26,7 @@ pub(crate) async fn maintenance(State(App(app)): State<App>) -> Json<Maintenance
 
 /// Stops what runs and lets nothing be started, by whomever, until it is over: not after a crash,
 /// not at boot, not by `/start` (409). It outlives the agent and the container. Once more while it
-/// lasts, it gives another reason.
+/// lasts, it gives another reason, if any.
 #[utoipa::path(put, path = "/maintenance", tag = "workload", operation_id = "begin_maintenance",
     request_body = Option<MaintenanceRequest>,
     responses(
@@ -39,7 +39,7 @@ pub(crate) async fn begin(
     JsonOrDefault(request): JsonOrDefault<MaintenanceRequest>,
 ) -> Answer<Response> {
     let MaintenanceRequest { reason, keep_running, now } = request;
-    let reason = reason.map(|reason| checked(&reason)).transpose()?.filter(|reason| !reason.is_empty());
+    let reason = reason.map(|reason| checked(&reason)).transpose()?;
     let outcome = app.handle.request(Verb::Maintain { reason, keep_running, now }).await?;
     Ok(answer(&app, &outcome))
 }

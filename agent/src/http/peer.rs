@@ -11,7 +11,8 @@
 //! - After the peer's row was seen, our own end must still be established under
 //!   our own inode; else the row could be that of a later connection between the
 //!   same ports.
-//! - What cannot be established is [`Peer::Local`] without an owner: refused.
+//! - What cannot be established is [`Peer::Local`] without an owner: refused. Where there is no
+//!   descriptor left to look with, nothing is established, and whoever calls is told to come again.
 
 use std::fmt;
 use std::fs::File;
@@ -54,22 +55,29 @@ impl Peer {
     ///
     /// `certain` forces the look into the tables for an address that does not
     /// seem to be ours, because much depends on it.
-    pub(crate) fn identify(ends: &Ends, certain: bool) -> Self {
+    ///
+    /// # Errors
+    /// Only when there is no descriptor or memory left to look with.
+    pub(crate) fn identify(ends: &Ends, certain: bool) -> io::Result<Self> {
         Self::from_tables(ends, certain, &own_addresses(), Path::new(TABLES))
     }
 
-    fn from_tables(ends: &Ends, certain: bool, own: &Own, tables: &Path) -> Self {
+    fn from_tables(ends: &Ends, certain: bool, own: &Own, tables: &Path) -> io::Result<Self> {
         let ip = ends.remote.ip().to_canonical();
         let ours = ip.is_loopback() || ip == ends.local.ip().to_canonical() || own.holds(ip);
         if !ours && !certain {
-            return Self::Remote(ip);
+            return Ok(Self::Remote(ip));
         }
         // The table can skip a row while others come and go, hence a second look.
-        match owner(tables, ends).or_else(|| owner(tables, ends)) {
+        let owner = match owner(tables, ends)? {
+            None => owner(tables, ends)?,
+            owner => owner,
+        };
+        Ok(match owner {
             Some(owner) => Self::Local(owner),
             None if ours => Self::Local(None),
             None => Self::Remote(ip),
-        }
+        })
     }
 }
 
@@ -98,21 +106,36 @@ fn own_addresses() -> Own {
 const LOOKS: usize = 3;
 
 /// None: the peer has no socket here. Some(None): it has one, but whose cannot be told.
-fn owner(tables: &Path, ends: &Ends) -> Option<Option<u32>> {
+fn owner(tables: &Path, ends: &Ends) -> io::Result<Option<Option<u32>>> {
     let (local, remote) = (flat(ends.local), flat(ends.remote));
-    let theirs = find(tables, |row| row.local == remote && row.remote == local)?;
+    let Some(theirs) = find(tables, |row| row.local == remote && row.remote == local)? else {
+        return Ok(None);
+    };
     if !theirs.alive() {
-        return Some(None);
+        return Ok(Some(None));
     }
-    let ours = find(tables, |row| row.local == local && row.remote == remote && row.inode == ends.inode);
-    Some(ours.filter(Row::alive).map(|_| theirs.uid))
+    let ours = find(tables, |row| row.local == local && row.remote == remote && row.inode == ends.inode)?;
+    Ok(Some(ours.filter(Row::alive).map(|_| theirs.uid)))
 }
 
 /// The kernel hands the table out in pieces, and a row can slip between two of them while
 /// others come and go: so a row that is not there is looked for again.
-fn find(tables: &Path, wanted: impl Fn(&Row) -> bool) -> Option<Row> {
-    let look = |name: &str| scan(&tables.join(name), &wanted).ok().flatten();
-    (0..LOOKS).find_map(|_| ["tcp", "tcp6"].into_iter().find_map(look))
+fn find(tables: &Path, wanted: impl Fn(&Row) -> bool) -> io::Result<Option<Row>> {
+    for name in ["tcp", "tcp6"].repeat(LOOKS) {
+        match scan(&tables.join(name), &wanted) {
+            Ok(None) => {}
+            Ok(found) => return Ok(found),
+            Err(error) if is_exhaustion(&error) => return Err(error),
+            // A kernel without that table, say.
+            Err(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    use nix::libc::{EMFILE, ENFILE, ENOMEM};
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM))
 }
 
 fn scan(table: &Path, wanted: impl Fn(&Row) -> bool) -> io::Result<Option<Row>> {
@@ -210,7 +233,7 @@ mod tests {
             remote: "[::ffff:127.0.0.1]:40000".parse().unwrap(),
             inode: 77,
         };
-        Peer::from_tables(&ends, false, &Own(Some(Vec::new())), dir.path())
+        Peer::from_tables(&ends, false, &Own(Some(Vec::new())), dir.path()).unwrap()
     }
 
     #[test]
@@ -250,7 +273,7 @@ mod tests {
             inode: 1,
         };
         let other = "10.0.0.9".parse().unwrap();
-        let peer = |own| Peer::from_tables(&ends, false, &own, dir.path());
+        let peer = |own| Peer::from_tables(&ends, false, &own, dir.path()).unwrap();
         assert_eq!(peer(Own(Some(vec!["10.0.0.5".parse().unwrap()]))), Peer::Remote(other));
         assert_eq!(peer(Own(Some(vec![other]))), Peer::Local(None));
         assert_eq!(peer(Own(None)), Peer::Local(None));
@@ -267,8 +290,11 @@ mod tests {
             inode: 1,
         };
         let own = Own(Some(Vec::new()));
-        assert_eq!(Peer::from_tables(&ends, true, &own, dir.path()), Peer::Local(Some(1001)));
-        assert_eq!(Peer::from_tables(&ends, false, &own, dir.path()), Peer::Remote(ends.remote.ip()));
+        assert_eq!(Peer::from_tables(&ends, true, &own, dir.path()).unwrap(), Peer::Local(Some(1001)));
+        assert_eq!(
+            Peer::from_tables(&ends, false, &own, dir.path()).unwrap(),
+            Peer::Remote(ends.remote.ip())
+        );
     }
 
     #[test]

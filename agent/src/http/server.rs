@@ -102,7 +102,12 @@ impl Connection {
         let App(app) = &self.app;
         // Consoles are made of small writes; a failure costs latency only.
         let _ = stream.set_nodelay(true);
-        let Some(peer) = self.identify(&stream, remote).await else { return };
+        let peer = match self.identify(&stream, remote).await {
+            Some(Ok(peer)) => peer,
+            // Nobody knows who it is: not a reason to call it a stranger.
+            Some(Err(_)) => return turn_away(stream).await,
+            None => return,
+        };
         let limit = match peer {
             _ if app.policy.privileged(peer) => app.limits.connections,
             Peer::Local(_) => app.limits.connections_of_a_stranger,
@@ -148,7 +153,7 @@ impl Connection {
     }
 
     /// None when the connection is gone already.
-    async fn identify(&self, stream: &TcpStream, remote: SocketAddr) -> Option<Peer> {
+    async fn identify(&self, stream: &TcpStream, remote: SocketAddr) -> Option<io::Result<Peer>> {
         let local = stream.local_addr().ok()?;
         let inode = rustix::fs::fstat(stream.as_fd()).ok()?.st_ino;
         let certain = self.app.0.policy.trusts(remote.ip());

@@ -45,7 +45,8 @@ impl Driver {
         }
     }
 
-    /// `PUT /maintenance`. Once more while it lasts: another reason, and what still runs is stopped.
+    /// `PUT /maintenance`. Once more while it lasts: another reason, if one is given (an empty one
+    /// is none), and what still runs is stopped.
     pub(super) fn maintain(
         &mut self,
         reason: Option<String>,
@@ -56,8 +57,14 @@ impl Driver {
             let detail = "a change of version is under way: wait for it, or stop it";
             return Err(Problem::new(ErrorCode::OperationInProgress, detail));
         }
-        let since = self.maintenance.as_ref().and_then(|before| before.since.clone());
+        // A damaged record says nothing that is worth keeping.
+        let before = self.maintenance.as_ref().filter(|before| before.since.is_some());
+        let since = before.and_then(|before| before.since.clone());
         let since = since.or_else(|| Some(crate::clock::now_rfc3339()));
+        let reason = match reason {
+            None => before.and_then(|before| before.reason.clone()),
+            Some(reason) => Some(reason).filter(|reason| !reason.is_empty()),
+        };
         let maintenance = Maintenance { since, reason };
         if self.maintenance.as_ref() != Some(&maintenance) {
             self.context.shelf.store_maintenance(&maintenance).map_err(|error| {

@@ -28,6 +28,7 @@ mod install;
 mod lifecycle;
 mod maintenance;
 mod operator;
+mod promises;
 mod readiness;
 mod real_runtimes;
 mod records;

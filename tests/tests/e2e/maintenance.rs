@@ -60,7 +60,10 @@ fn nothing_starts_it_until_it_is_over() {
 
     // A second time gives another reason, and no other beginning.
     let again = begin(&agent, &json!({"reason": "another disk"}));
-    assert_eq!((again.since, again.reason.as_deref()), (began.since, Some("another disk")));
+    assert_eq!((&again.since, again.reason.as_deref()), (&began.since, Some("another disk")));
+    assert_eq!(begin(&agent, &json!({})).reason.as_deref(), Some("another disk"), "none is no other one");
+    assert_eq!(begin(&agent, &json!({"reason": ""})).reason, None);
+    begin(&agent, &json!({"reason": "new disk"}));
 
     agent.kill();
     agent.start();

@@ -21,6 +21,7 @@ use crate::commands::catalog;
 use crate::exit::{Exit, Hint};
 use crate::printer::{Format, Paint, Printer};
 use crate::serve::Server;
+use crate::ui::progress::Progress;
 use crate::ui::table::{Cell, Table};
 use crate::ui::units;
 
@@ -113,7 +114,10 @@ async fn verify(options: &Verify, printer: Printer) -> Result<Exit> {
     };
     warnings.iter().for_each(|text| printer.warning(text));
     let proof = Proof { source, run: options.run, jobs: options.jobs.into() };
-    let mut found = proof.all(&catalog, |done, all| printer.note(&format!("{done} of {all} files"))).await?;
+    let line = Progress::new(printer).line("verify");
+    line.text("reading the files");
+    let mut found = proof.all(&catalog, |done, all| line.files("reading the files", done, all)).await?;
+    line.clear();
     found.extend(too_old);
     report(&found, &warnings)?;
     let bad = found.iter().filter(|one| one.defect.is_some()).count();

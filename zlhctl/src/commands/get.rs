@@ -74,7 +74,7 @@ impl All<'_> {
         let status = &self.status;
         let state = if status.ready { format!("{}, ready", status.state) } else { status.state.to_string() };
         let held = status.maintenance.then(|| {
-            let words = maintenance(status);
+            let words = maintenance(status, now);
             words.strip_prefix("maintenance").unwrap_or(&words).trim_start_matches([':', ' ']).to_owned()
         });
         sheet.painted("Name", &self.target.name, Paint::Bold);

@@ -108,7 +108,7 @@ fn table(rows: &[Row], wide: bool, now: jiff::Timestamp) -> Table {
                 Cell::new(reason),
             ),
             Ok((status, players)) => {
-                let remark = remark(status);
+                let remark = remark(status, now);
                 let head = vec![Cell::new(&row.name), state(status.state)];
                 match remark
                     .clone()
@@ -163,10 +163,10 @@ fn wide_columns(row: &Row, status: &Status, remark: Option<String>) -> Vec<Cell>
 }
 
 /// What there is to say about a state that is not simply good.
-fn remark(status: &Status) -> Option<String> {
+fn remark(status: &Status, now: jiff::Timestamp) -> Option<String> {
     let restart = status.next_restart_at.as_deref().map(|at| format!("starts again at {at}"));
     if status.maintenance && matches!(status.state, State::Idle | State::Running | State::Crashed) {
-        return Some(maintenance(status));
+        return Some(maintenance(status, now));
     }
     let candidates = match status.state {
         State::Idle | State::Running => [status.error.clone(), None, None],
@@ -185,9 +185,10 @@ fn remark(status: &Status) -> Option<String> {
     candidates.into_iter().flatten().find(|text| !text.is_empty())
 }
 
-/// That it is in maintenance, since when, and what for.
-pub(crate) fn maintenance(status: &Status) -> String {
-    let since = status.maintenance_since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
+/// That it is in maintenance, for how long, and what for.
+pub(crate) fn maintenance(status: &Status, now: jiff::Timestamp) -> String {
+    let since = status.maintenance_since.as_deref().and_then(|since| units::since(since, now));
+    let since = since.map(|since| format!(" for {}", units::age(since))).unwrap_or_default();
     let reason = status.maintenance_reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     format!("maintenance{since}{reason}")
 }
@@ -271,7 +272,7 @@ NAME      STATE        READY  PLAYERS  VERSION       UPTIME  CRASHES  ADDRESS
 lobby     running      yes    3/20     paper 1.21.7  3h 12m  0        10.0.0.2:25565
 creative  error        sha256 of server.jar: expected 12ab, got 34cd
 new       installing   fetching server.tar.zst
-held      idle         maintenance since 2026-01-01T02:00:00Z: new disk
+held      idle         maintenance for 1h 12m: new disk
 idle      idle         no     -        -             -       0        -
 gone      unreachable  connection refused (10.0.0.9:18888)
 ";

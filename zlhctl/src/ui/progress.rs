@@ -115,6 +115,13 @@ impl Line {
         self.show(text, None);
     }
 
+    /// Shows how many of so many files are done.
+    pub(crate) fn files(&self, text: &str, done: usize, total: usize) {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let (done, total) = (count(done), Some(count(total)));
+        self.show(text, Some(&Done { done, total, unit: "files".to_owned(), rate: None }));
+    }
+
     /// Shows how far an operation is.
     pub(crate) fn operation(&self, operation: &Operation) {
         self.show(&operation.phase, operation.progress.as_ref());
