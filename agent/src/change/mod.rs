@@ -97,6 +97,10 @@ enum Wish {
 
 const SCHEMA: u32 = 1;
 
+/// How often a record is read that the disk does not give, and the pause between.
+const READS: u32 = 5;
+const READ_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
+
 impl Changer {
     pub(crate) fn new(handle: Handle, paths: Paths, config: Arc<AgentConfig>, log: &Logger) -> Self {
         let shelf = Shelf::new(&paths);
@@ -106,13 +110,11 @@ impl Changer {
 
     /// Goes on with what an agent before this one was doing.
     pub(crate) fn resume(&self) {
-        let record = match durable::read_record::<Record>(&self.0.record(), SCHEMA) {
+        let record = match self.0.read_patiently() {
             Ok(record) => record,
-            Err(error @ (ReadError::Corrupt { .. } | ReadError::Schema { .. })) => {
-                return self.0.set_aside(&error);
-            }
-            // The next agent may be able to read it.
-            Err(_) => return,
+            Err(ReadError::Missing(_)) => return,
+            // One that stays would be gone on with by a later agent, days after it meant anything.
+            Err(error) => return self.0.set_aside(&error),
         };
         let kind = kind(record.rollback);
         let phase = "going on with a change of version that was interrupted";
@@ -182,6 +184,19 @@ impl Inner {
             Stage::Switching => "change.switching",
             Stage::Returning => "change.returning",
         })
+    }
+
+    /// A disk or a machine that is short of something for a moment ends no change.
+    fn read_patiently(&self) -> Result<Record, ReadError> {
+        let mut read = durable::read_record(&self.record(), SCHEMA);
+        for _ in 0..READS {
+            if !matches!(read, Err(ReadError::Io { .. })) {
+                break;
+            }
+            std::thread::sleep(READ_AGAIN);
+            read = durable::read_record(&self.record(), SCHEMA);
+        }
+        read
     }
 
     /// A record that nobody can go on from: it must not keep anything else from being done.

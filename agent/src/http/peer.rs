@@ -59,7 +59,7 @@ impl Peer {
     /// # Errors
     /// Only when there is no descriptor or memory left to look with.
     pub(crate) fn identify(ends: &Ends, certain: bool) -> io::Result<Self> {
-        Self::from_tables(ends, certain, &own_addresses(), Path::new(TABLES))
+        Self::from_tables(ends, certain, &own_addresses()?, Path::new(TABLES))
     }
 
     fn from_tables(ends: &Ends, certain: bool, own: &Own, tables: &Path) -> io::Result<Self> {
@@ -90,16 +90,19 @@ impl Own {
     }
 }
 
-fn own_addresses() -> Own {
-    let interfaces = nix::ifaddrs::getifaddrs().ok();
-    Own(interfaces.map(|list| {
+fn own_addresses() -> io::Result<Own> {
+    let interfaces = match nix::ifaddrs::getifaddrs().map_err(io::Error::from) {
+        Err(error) if is_exhaustion(&error) => return Err(error),
+        interfaces => interfaces.ok(),
+    };
+    Ok(Own(interfaces.map(|list| {
         list.filter_map(|interface| {
             let address = interface.address?;
             let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
             v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip()).to_canonical()))
         })
         .collect()
-    }))
+    })))
 }
 
 /// Looks through the tables before a row counts as absent.

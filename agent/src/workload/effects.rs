@@ -50,6 +50,8 @@ impl Driver {
                         crate::clock::now().saturating_add(pause).unwrap_or(jiff::Timestamp::MAX),
                     ));
                     self.memory.restart_at = BootTime::after(pause);
+                    // Whatever was remembered: it ran, and nobody has stopped it.
+                    self.memory.wanted = true;
                     info!(self.context.log, "the server starts again after a pause"; "seconds" => pause.as_secs());
                 }
                 Effect::DisarmBackoff => {

@@ -280,8 +280,9 @@ impl Driver {
         self.observe(Observation::Exited(verdict.ended));
         self.note_decision(total);
         // A shim that was told to stop by somebody else (a container that shuts down) takes
-        // nothing back: what was wanted is started again at the next boot.
-        if verdict.stopped_inside {
+        // nothing back: what was wanted is started again at the next boot. Nor does a server that
+        // only says what our own stop made it do.
+        if verdict.stopped_inside && !stopping {
             self.memory.wanted = false;
         }
         self.remember();

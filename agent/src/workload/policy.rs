@@ -101,7 +101,11 @@ impl Policy {
         let step = usize::try_from(self.ladder - 1).unwrap_or(usize::MAX);
         match BACKOFF.get(step) {
             Some(pause) if self.spent < limits.budget => Decision::RestartAfter(*pause),
-            _ => Decision::GiveUp(format!(
+            Some(_) => {
+                let spent = limits.spent(self.what_happened(), self.spent);
+                Decision::GiveUp(format!("{reason}; {spent}"))
+            }
+            None => Decision::GiveUp(format!(
                 "{reason}; given up after it {} {} times in a row",
                 self.what_happened(),
                 self.ladder

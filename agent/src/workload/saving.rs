@@ -141,7 +141,10 @@ impl Saving {
                         self.granted.until(due.cap.min(Instant::now() + quiet));
                     }
                     // It may have been taken late.
-                    Given::Unknown => due.put_off(Instant::now() + STOP_ANSWER + quiet, self.extend.stage()),
+                    Given::Unknown => {
+                        due.put_off(Instant::now() + STOP_ANSWER + quiet, self.extend.stage());
+                        self.granted.until(due.cap.min(Instant::now() + quiet));
+                    }
                     Given::No => {}
                     Given::Gone => return,
                 }
@@ -346,7 +349,10 @@ fn is_killed(process: ProcessId) -> bool {
     let status =
         zlh_shim::durable::read_bounded(&PathBuf::from(format!("/proc/{}/status", process.pid)), MAX_IO);
     let Ok(status) = status else { return true };
-    String::from_utf8_lossy(&status).lines().any(|line| {
+    let status = String::from_utf8_lossy(&status);
+    // Its memory is gone, or going: nothing of it runs any more.
+    let ends = !status.lines().any(|line| line.starts_with("VmSize:"));
+    ends || status.lines().any(|line| {
         let pending = line.strip_prefix("ShdPnd:").or_else(|| line.strip_prefix("SigPnd:"));
         pending.is_some_and(|set| u64::from_str_radix(set.trim(), 16).is_ok_and(|set| set & (1 << 8) != 0))
     })

@@ -6,6 +6,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use zlh_api::{ErrorCode, History, HistoryKind, Maintenance, OperationKind, OperationState, State};
+use zlh_tests::fake::events::What;
 use zlh_tests::harness::agent::Agent;
 use zlh_tests::harness::wait::{SOON, until};
 use zlh_tests::harness::zlhctl;
@@ -205,6 +206,24 @@ fn what_is_still_stopping_when_it_is_over_starts_again() {
     agent.http().delete("/maintenance?start=false").unwrap().expect(200);
     let status = agent.status();
     assert!(status.state == State::Crashed && status.next_restart_at.is_some(), "{status:?}");
+}
+
+/// What our own stop makes a server say is not a player's doing.
+#[test]
+fn a_stop_for_it_that_nobody_sees_the_end_of_takes_nothing_back() {
+    let mut agent = Agent::with_ready_fake(&["--save-time", "1s"]);
+    let (game, shim) = (agent.game(), agent.shims()[0]);
+    begin(&agent, &json!({}));
+    agent.wait_event(What::Command, "stop");
+    agent.kill();
+    shim.signal(Signal::SIGKILL);
+    until("the game has saved and ended", SOON, || !game.is_alive());
+    agent.start();
+    let status = agent.recalled();
+    assert_eq!((status.state, status.maintenance, status.crashes_total), (State::Idle, true, 0));
+    assert!(asked(&agent).starts_afterwards);
+    end(&agent);
+    agent.wait_ready();
 }
 
 #[test]

@@ -105,6 +105,20 @@ fn what_is_left_of_a_pause_is_waited_for() {
     assert!((0..=10).contains(&left), "{left} s are left of 30, 20 are gone");
 }
 
+/// It ran and nobody has stopped it: so it is wanted, whatever was remembered.
+#[test]
+fn a_planned_restart_outlives_what_was_remembered() {
+    let mut agent = Agent::with_ready_fake(&[]);
+    ended(&mut agent);
+    fs::remove_file(agent.root_path("opt/zlh-agent/state/workload.json")).unwrap();
+    for _ in 0..2 {
+        agent.start();
+        let status = agent.wait_state(State::Crashed);
+        assert!(status.next_restart_at.is_some(), "{status:?}");
+        agent.kill();
+    }
+}
+
 /// Nobody may be there to ask for it once more.
 #[test]
 fn a_restart_that_cannot_begin_is_tried_again() {
