@@ -201,12 +201,9 @@ impl Inner {
 
     /// A record that nobody can go on from: it must not keep anything else from being done.
     fn set_aside(&self, error: &ReadError) {
-        let mut aside = self.record().into_os_string();
-        aside.push(format!(".broken-{}", crate::clock::now().as_millisecond()));
-        let moved = std::fs::rename(self.record(), &aside);
+        let told = Shelf::set_aside(&self.record(), &chain(error));
         warn!(self.log, "a change of version was interrupted and cannot be gone on with; the world and its copy are \
-            where they were, look at both before the server is started";
-            "error" => chain(error), "record" => aside.to_string_lossy().as_ref(), "set_aside" => moved.is_ok());
+            where they were, look at both before the server is started"; "record" => told);
     }
 
     /// Takes the record away, which needs no room: one that outlived its change would be gone

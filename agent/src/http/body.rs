@@ -57,6 +57,11 @@ impl<S: Sync> FromRequest<S> for NoBody {
     }
 }
 
+/// Whether a text is one line, also to whoever prints it.
+pub(super) fn is_one_line(text: &str) -> bool {
+    !text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
+}
+
 async fn read(request: Request) -> Result<Bytes, Failure> {
     let announced =
         request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());

@@ -12,7 +12,7 @@ use tokio::time::timeout_at;
 use utoipa::IntoParams;
 use zlh_api::{CONSOLE_OFFSET_HEADER, CommandChannel, CommandOutput, CommandRequest, ErrorCode, Problem};
 
-use super::body::StrictJson;
+use super::body::{StrictJson, is_one_line};
 use super::guard::Caller;
 use super::limits::{COMMANDS, Source};
 use super::problem::{Answer, Failure};
@@ -173,7 +173,7 @@ fn one_line(command: &str) -> Answer<&str> {
     if command.len() > MAX_COMMAND_BYTES {
         return refuse("is longer than 8191 bytes; send it in parts");
     }
-    if command.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
+    if !is_one_line(command) {
         return refuse("holds a control character or a line break; send one line per call");
     }
     Ok(command)

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use zlh_api::{ErrorCode, Maintenance, MaintenanceRequest, Problem};
 
-use super::body::{JsonOrDefault, NoBody};
+use super::body::{JsonOrDefault, NoBody, is_one_line};
 use super::lifecycle::located;
 use super::problem::{Answer, Failure};
 use super::{App, Inner};
@@ -84,7 +84,7 @@ fn answer(app: &Inner, outcome: &Outcome) -> Response {
 fn checked(reason: &str) -> Result<String, Failure> {
     let reason = reason.trim();
     let refuse = |why: &str| Err(Failure::new(ErrorCode::InvalidRequest, format!("the reason {why}")));
-    if reason.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
+    if !is_one_line(reason) {
         return refuse("holds a control character or a line break; send one line");
     }
     if reason.chars().count() > MAX_REASON {

@@ -138,10 +138,7 @@ impl Driver {
             Phase::Error { reason, alive: true } => self.note(What::NotReady { why: reason.clone() }),
             Phase::Error { reason, alive: false } => self.note(What::GaveUp { why: reason.clone() }),
             Phase::Crashed { failed: Some(reason) } => {
-                let pause = self.memory.restart_at.as_ref().and_then(BootTime::left);
-                let pause = pause.filter(|_| self.maintenance.is_none());
-                let restart_after_s = pause.map(|pause| (pause + Duration::from_millis(500)).as_secs());
-                self.note(What::StartFailed { why: reason.clone(), restart_after_s });
+                self.note(What::StartFailed { why: reason.clone(), restart_after_s: self.planned_in_s() });
             }
             _ => {}
         }
@@ -190,14 +187,18 @@ impl Driver {
         if policy.total == total {
             return;
         }
-        let pause = self.memory.restart_at.as_ref().and_then(BootTime::left);
-        let planned = matches!(self.machine.phase(), Phase::Crashed { .. }) && self.maintenance.is_none();
-        let pause = pause.filter(|_| planned);
         self.note(What::Crash {
             count: policy.ladder,
             total: policy.total,
-            restart_after_s: pause.map(|pause| (pause + Duration::from_millis(500)).as_secs()),
+            restart_after_s: self.planned_in_s(),
         });
+    }
+
+    /// After how many seconds it starts again by itself, if it does.
+    fn planned_in_s(&self) -> Option<u64> {
+        let planned = matches!(self.machine.phase(), Phase::Crashed { .. }) && self.maintenance.is_none();
+        let pause = self.memory.restart_at.as_ref().and_then(BootTime::left).filter(|_| planned)?;
+        Some((pause + Duration::from_millis(500)).as_secs())
     }
 
     /// A crash was explained, or explained better than `before`.

@@ -23,7 +23,7 @@
 //! fit the state (it was under way while the state changed) has no effect.
 //!
 //! While it is held (maintenance), no arrow leads to `Spawning`: a start is refused, and what
-//! would have ended in one ends in `Idle`.
+//! would have ended in one ends in `Idle`; what has crashed stays so until it is over.
 
 use std::time::Duration;
 

@@ -133,11 +133,11 @@ impl Shelf {
         let bytes = match durable::read_bounded(&self.payload, MAX_PAYLOAD) {
             Ok(bytes) => bytes,
             Err(ReadError::Missing(_)) => return Ok(None),
-            Err(error) => return Err(self.set_aside(&self.payload, &crate::errors::chain(&error))),
+            Err(error) => return Err(Self::set_aside(&self.payload, &crate::errors::chain(&error))),
         };
         serde_json::from_slice(&bytes)
             .map(Some)
-            .map_err(|error| self.set_aside(&self.payload, &error.to_string()))
+            .map_err(|error| Self::set_aside(&self.payload, &error.to_string()))
     }
 
     /// Stores a payload, mode 0600.
@@ -225,11 +225,12 @@ impl Shelf {
         match durable::read_record(path, schema) {
             Ok(value) => (value, None),
             Err(ReadError::Missing(_)) => (T::default(), None),
-            Err(error) => (T::default(), Some(self.set_aside(path, &crate::errors::chain(&error)))),
+            Err(error) => (T::default(), Some(Self::set_aside(path, &crate::errors::chain(&error)))),
         }
     }
 
-    fn set_aside(&self, path: &Path, why: &str) -> String {
+    /// Renames what cannot be used, never deletes it; the text says so and where it is now.
+    pub(crate) fn set_aside(path: &Path, why: &str) -> String {
         let mut aside = path.to_owned().into_os_string();
         aside.push(format!(".broken-{}", crate::clock::now().as_millisecond()));
         let what = path.display();

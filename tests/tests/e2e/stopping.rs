@@ -87,27 +87,27 @@ fn a_warned_stop_survives_the_agent() {
     agent.wait_state(State::Idle);
     assert_eq!(commands(&agent), ["say first word", "stop"]);
 
-    let mut agent = ready(&warning(&["--players", "Alice"], 6));
+    goes_on_without_its_agent(&warning(&["--players", "Alice"], 6));
+}
+
+/// An agent is killed while players are warned: all else comes in its time, and once.
+fn goes_on_without_its_agent(plan: &FakePlan) -> Agent {
+    let mut agent = ready(plan);
     agent.post("/stop", 204);
     agent.wait_console("[Server] first word");
     agent.kill();
     agent.start();
     agent.recalled();
     agent.wait_status("the stop after the warnings", 3 * SOON, |status| status.state == State::Idle);
-    assert_eq!(commands(&agent), ["say first word", "say last word", "stop"], "each once");
+    assert_eq!(commands(&agent), ["say first word", "say last word", "stop"]);
+    agent
 }
 
 /// The shim goes on warning by itself, for longer than the server has to save.
 #[test]
 fn another_agent_does_not_take_warnings_for_idleness() {
-    let mut agent = ready(&FakePlan { grace_s: 1, term_s: 1, ..warning(&["--players", "Alice"], 8) });
-    agent.post("/stop", 204);
-    agent.wait_console("[Server] first word");
-    agent.kill();
-    agent.start();
-    agent.recalled();
-    agent.wait_status("the stop after the warnings", 3 * SOON, |status| status.state == State::Idle);
-    assert_eq!(commands(&agent), ["say first word", "say last word", "stop"], "each in its time");
+    let plan = FakePlan { grace_s: 1, term_s: 1, ..warning(&["--players", "Alice"], 8) };
+    let agent = goes_on_without_its_agent(&plan);
     let history = agent.http().get("/history").unwrap().text();
     assert!(!history.contains("degraded"), "the shim is trusted: {history}");
 }
