@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use zlh_shim::connect::{self, ConnectError};
 use zlh_shim::console_log::Reader;
+use zlh_shim::flight::{self, Flight};
 use zlh_shim::process::ProcessId;
 use zlh_shim::proto::{self, kind};
 use zlh_shim::record::{ExitRecord, ShimRecord};
@@ -343,6 +344,25 @@ impl Held {
             }
             offset = at + bytes.len() as u64;
             self.log.extend(bytes);
+        }
+    }
+
+    /// The workload has ended and no shim is there: what it still said lies in the terminal and
+    /// in the memory of the shim that was killed. Taken as an agent takes it.
+    pub(crate) fn take_last_words(&mut self) {
+        let mut left = self.flight.as_ref().map(|fd| Flight::open(fd.try_clone().unwrap()).unwrap());
+        let console = self.dir.join(files::CONSOLE);
+        let (mut log, _) = flight::resume(&console, ConsoleLimits::default(), 0, left.as_mut()).unwrap();
+        let master = self.master.as_ref().expect("the terminal");
+        let mut buffer = [0_u8; 32 << 10];
+        loop {
+            match rustix::io::read(master, &mut buffer) {
+                Ok(n) if n > 0 => log.append(&buffer[..n]),
+                Err(rustix::io::Errno::INTR) => {}
+                // Hung up.
+                Err(rustix::io::Errno::IO) => return,
+                other => panic!("the terminal of what has ended: {other:?}"),
+            }
         }
     }
 
