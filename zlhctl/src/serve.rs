@@ -6,8 +6,6 @@
 //! unfinished uploads), and any path that leaves the folder, by `..` or by a link
 //! (the kernel resolves beneath the folder's descriptor).
 
-mod moving;
-
 use std::convert::Infallible;
 use std::io::{self, SeekFrom};
 use std::net::SocketAddr;
@@ -30,8 +28,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-
-use self::moving::Moving;
+use tokio_io_timeout::TimeoutStream;
 
 /// A bound server that does not serve yet.
 pub(crate) struct Server {
@@ -71,13 +68,14 @@ impl Server {
                 continue;
             };
             let root = Arc::clone(&self.root);
-            let stream = Moving::new(stream, self.stall);
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(self.stall));
             tokio::spawn(async move {
                 let service = service_fn(|request| answer(Arc::clone(&root), request));
                 let mut http = hyper::server::conn::http1::Builder::new();
                 http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(64);
                 // A client that went away is no event.
-                let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                let _ = http.serve_connection(TokioIo::new(Box::pin(stream)), service).await;
                 drop(permit);
             });
         }

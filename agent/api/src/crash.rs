@@ -131,6 +131,9 @@ pub enum CrashActionId {
     RestoreRegion,
     /// End a process of an earlier run that still holds the port.
     FreePort,
+    /// A newer agent's remedy. Never sent.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Who is at fault.

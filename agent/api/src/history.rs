@@ -114,7 +114,8 @@ pub enum HistoryState {
     Stopped,
     /// It was down and nobody wanted it so.
     Down,
-    /// Nothing is known.
+    /// Nothing is known, or a newer agent knows a word for it that this reader does not.
+    #[serde(other)]
     Unknown,
 }
 
@@ -186,6 +187,9 @@ pub enum HistoryKind {
     Recovered,
     /// `count` entries could not be kept.
     Gap,
+    /// A newer agent's event; `detail` may tell it. Never sent.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One event. Only the fields that belong to its kind are there.

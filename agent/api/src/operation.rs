@@ -27,6 +27,9 @@ pub enum OperationKind {
     Rollback,
     /// Update the agent itself.
     Update,
+    /// A newer agent's operation. Never sent.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Where an operation stands.

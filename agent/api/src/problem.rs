@@ -49,6 +49,9 @@ pub enum ErrorCode {
     TooManyRequests,
     /// A fault of the agent or its machine.
     Internal,
+    /// A newer agent's reason; `status` and `detail` still say what it means. Never sent.
+    #[serde(other)]
+    Unknown,
 }
 
 /// `application/problem+json`.
@@ -87,7 +90,7 @@ impl ErrorCode {
             | Self::Maintenance => 409,
             Self::BodyTooLarge => 413,
             Self::TooManyAttempts | Self::TooManyRequests => 429,
-            Self::Internal => 500,
+            Self::Internal | Self::Unknown => 500,
             Self::StdinBusy | Self::NotReady | Self::Busy => 503,
         }
     }

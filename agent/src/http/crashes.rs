@@ -87,7 +87,7 @@ fn repair(action: &CrashAction) -> Option<Repair> {
         CrashActionId::DisableAddon => action.file.clone().map(Repair::DisableAddon),
         CrashActionId::FreePort => action.port.map(Repair::FreePort),
         CrashActionId::SwitchJava => action.version.map(Repair::SwitchJava),
-        CrashActionId::RestoreRegion => None,
+        CrashActionId::RestoreRegion | CrashActionId::Unknown => None,
     }
 }
 

@@ -32,7 +32,6 @@ mod problem;
 mod routes;
 mod server;
 mod shells;
-mod stall;
 mod status;
 mod update;
 mod utf8;

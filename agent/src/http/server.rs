@@ -24,6 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 use zlh_api::ErrorCode;
 
@@ -32,7 +33,6 @@ use super::guard::{Caller, Seat};
 use super::limits::Source;
 use super::peer::{Ends, Peer};
 use super::problem::{Failure, MEDIA_TYPE};
-use super::stall::Stalling;
 
 /// Opens the listener, so that a port in use is known before anything else starts.
 ///
@@ -123,7 +123,11 @@ impl Connection {
             request.extensions_mut().insert(caller.clone());
             self.router.clone().oneshot(request.map(Body::new))
         });
-        let io = TokioIo::new(Stalling::new(stream, app.limits.write_stall));
+        // Of whatever is written, to an upgraded connection as well: who reads slowly is kept,
+        // who reads no more is not.
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(app.limits.write_stall));
+        let io = TokioIo::new(Box::pin(stream));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(app.limits.header)

@@ -123,6 +123,7 @@ impl Driver {
         self.explain_what_was_left();
         // Also under a payload that cannot be used something may be running.
         self.reconcile(broken.is_none()).await;
+        self.stop_for_maintenance();
         if let Some(reason) = broken {
             warn!(self.context.log, "{}", reason);
             self.machine.adopt_error(reason, self.run.is_some());

@@ -422,6 +422,8 @@ impl Driver {
             OperationKind::Upgrade => "upgrading",
             OperationKind::Rollback => "going back",
             OperationKind::Update => "updating the agent",
+            // Not begun here.
+            OperationKind::Unknown => "working",
         };
         let operation = self.operations.begin(kind, phase);
         info!(self.context.log, "{phase}"; "operation" => &operation.id);

@@ -20,6 +20,10 @@ pub(crate) struct Maintenance {
     pub since: Option<String>,
     /// What the operator said.
     pub reason: Option<String>,
+    /// The run that is stopped for it: whoever is killed before its stop was begun leaves that to
+    /// the next agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stops: Option<String>,
 }
 
 impl Maintenance {
@@ -37,12 +41,30 @@ impl Driver {
         let maintenance = self.context.shelf.maintenance().unwrap_or_else(|error| {
             let reason = format!("its record cannot be read ({})", chain(&error));
             warn!(self.context.log, "in maintenance: {reason}");
-            Some(Maintenance { since: None, reason: Some(reason) })
+            Some(Maintenance { reason: Some(reason), ..Maintenance::default() })
         });
         if maintenance.is_some() {
             self.hold(maintenance);
             self.publish();
         }
+    }
+
+    /// At boot, once what runs was found: an earlier agent may have had no time to stop it.
+    pub(super) fn stop_for_maintenance(&mut self) {
+        let owed = self.maintenance.as_ref().and_then(|maintenance| maintenance.stops.as_ref());
+        let due = owed.is_some() && owed == self.run.as_ref().map(|run| &run.instance);
+        if due && !matches!(self.machine.phase(), Phase::Stopping { .. }) {
+            info!(self.context.log, "stopping for maintenance what the agent before had no time to stop");
+            // A stop is never refused.
+            let _ = self.stop_and_keep_wanted(false);
+        }
+    }
+
+    fn stop_and_keep_wanted(&mut self, now: bool) -> Result<Outcome, Problem> {
+        self.maintaining = true;
+        let outcome = self.stop(now);
+        self.maintaining = false;
+        outcome
     }
 
     /// `PUT /maintenance`. Once more while it lasts: another reason, if one is given (an empty one
@@ -65,7 +87,17 @@ impl Driver {
             None => before.and_then(|before| before.reason.clone()),
             Some(reason) => Some(reason).filter(|reason| !reason.is_empty()),
         };
-        let maintenance = Maintenance { since, reason };
+        let stops = !keep_running
+            && match self.machine.phase() {
+                // What has failed goes on saying why.
+                Phase::Idle | Phase::Error { alive: false, .. } => false,
+                // It ends here by itself, also if it was to be a restart.
+                Phase::Stopping { .. } => now,
+                _ => true,
+            };
+        let running = self.run.as_ref().map(|run| &run.instance).or(self.starting.as_ref());
+        let stopped = running.filter(|_| stops).or_else(|| before.and_then(|before| before.stops.as_ref()));
+        let maintenance = Maintenance { since, reason, stops: stopped.cloned() };
         if self.maintenance.as_ref() != Some(&maintenance) {
             self.context.shelf.store_maintenance(&maintenance).map_err(|error| {
                 if self.maintenance.is_none() {
@@ -75,25 +107,17 @@ impl Driver {
                 let detail = format!("maintenance cannot be recorded: {error}; free some disk space");
                 Problem::new(ErrorCode::Internal, detail)
             })?;
-            info!(self.context.log, "maintenance"; "reason" => maintenance.reason.as_deref().unwrap_or("none given"));
-            self.note_maintenance(&maintenance);
+            let is_new = before.is_none_or(|before| before.reason != maintenance.reason);
+            if is_new {
+                info!(self.context.log, "maintenance"; "reason" => maintenance.reason.as_deref().unwrap_or("none given"));
+                self.note_maintenance(&maintenance);
+            }
             self.hold(Some(maintenance));
         }
-        let stops = !keep_running
-            && match self.machine.phase() {
-                // What has failed goes on saying why.
-                Phase::Idle | Phase::Error { alive: false, .. } => false,
-                // It ends here by itself, also if it was to be a restart.
-                Phase::Stopping { .. } => now,
-                _ => true,
-            };
         if !stops {
             return Ok(self.nothing_begun());
         }
-        self.maintaining = true;
-        let outcome = self.stop(now);
-        self.maintaining = false;
-        outcome
+        self.stop_and_keep_wanted(now)
     }
 
     /// `DELETE /maintenance`. `start`: what was wanted runs again. Without any, nothing happens.

@@ -216,8 +216,12 @@ fn an_agent_killed_at_any_point_of_a_maintenance_keeps_its_word() {
             assert!(status.maintenance || status.state != State::Idle, "{what}: {status:?}");
         }
         assert!(!over || !status.maintenance, "{what}: it was over");
+        if status.maintenance {
+            // Whoever was killed between its record and the stop: the next one stops it.
+            agent.wait_state(State::Idle);
+        }
         let games = agent.living_games().len();
-        assert!(games <= 1, "{what}: {games} games");
+        assert!(games <= usize::from(!status.maintenance), "{what}: {games} games");
         let again = agent.http().send("PUT", "/maintenance", Some(b"{}")).unwrap().expect(200);
         assert!(again.text().contains("\"active\":true"), "{what}");
         agent.wait_state(State::Idle);

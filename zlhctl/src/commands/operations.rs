@@ -103,6 +103,7 @@ pub(crate) fn kind(kind: OperationKind) -> &'static str {
         OperationKind::Upgrade => "upgrade",
         OperationKind::Rollback => "rollback",
         OperationKind::Update => "update",
+        OperationKind::Unknown => "?",
     }
 }
 

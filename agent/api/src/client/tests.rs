@@ -5,6 +5,7 @@ use tokio::net::TcpListener;
 
 use super::connect::parse_address;
 use super::*;
+use crate::{CrashAction, CrashActionId, ErrorCode, HistoryKind, HistoryState, OperationKind};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -82,6 +83,35 @@ async fn a_problem_comes_back_as_one() {
     let error = client(&address, None).start().await.unwrap_err();
     assert_eq!(error.to_string(), format!("{address}: is starting"));
     assert!(matches!(error, ClientError::Refused { problem, .. } if problem.status == 409));
+}
+
+#[tokio::test]
+async fn a_reason_of_a_newer_agent_is_told_in_its_own_words() {
+    let body = r#"{"type":"about:blank","title":"Conflict","status":409,"error":"world_is_asleep","detail":"wake it first"}"#;
+    let answer = format!("HTTP/1.1 409 Conflict\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let (address, _task) = server(answer.leak()).await;
+    let error = client(&address, None).start().await.unwrap_err();
+    assert_eq!(error.to_string(), format!("{address}: wake it first"));
+    assert!(
+        matches!(error, ClientError::Refused { problem, .. } if problem.status == 409 && problem.error == ErrorCode::Unknown)
+    );
+}
+
+#[test]
+fn words_of_a_newer_agent_are_read() {
+    let history = r#"{"now":"2026-01-02T00:00:00Z","window":"24h","from":"2026-01-01T00:00:00Z","summaries":[],
+        "segments":[{"state":"napping","intended":true,"from":"2026-01-01T00:00:00Z","to":"2026-01-02T00:00:00Z"}],
+        "coarse":false,"events":[{"seq":1,"time":"2026-01-01T00:00:00Z","kind":"napped","detail":"nobody played",
+        "operation":{"id":"1","type":"nap"},"who":"x","mood":"fine"}],
+        "journal":{"entries":1,"pending":0,"damaged":0,"lost":0},"weather":"rain"}"#;
+    let history: History = serde_json::from_str(history).unwrap();
+    assert_eq!(history.segments[0].state, HistoryState::Unknown);
+    let event = &history.events[0];
+    assert_eq!(event.kind, HistoryKind::Unknown);
+    assert_eq!(event.detail.as_deref(), Some("nobody played"));
+    assert_eq!(event.operation.as_ref().map(|operation| operation.kind), Some(OperationKind::Unknown));
+    let action: CrashAction = serde_json::from_str(r#"{"id":"wake_it","available":true}"#).unwrap();
+    assert_eq!(action.id, CrashActionId::Unknown);
 }
 
 #[tokio::test]

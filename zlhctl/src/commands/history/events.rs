@@ -76,6 +76,7 @@ fn what(event: &HistoryEvent) -> (&'static str, Paint) {
         HistoryKind::Degraded => ("degraded", Paint::Busy),
         HistoryKind::Recovered => ("recovered", Paint::Good),
         HistoryKind::Gap => ("gap", Paint::Busy),
+        HistoryKind::Unknown => ("?", Paint::Plain),
     }
 }
 
@@ -139,6 +140,8 @@ fn details(event: &HistoryEvent) -> String {
             format!("{} (by {who}{})", escape::one_line(detail), more.unwrap_or_default())
         }
         HistoryKind::Gap => format!("{} entries had no room", event.count.unwrap_or(0)),
+        HistoryKind::Unknown if detail.is_empty() => "newer than this zlhctl".to_owned(),
+        HistoryKind::Unknown => format!("newer than this zlhctl: {}", escape::one_line(detail)),
         HistoryKind::Silent
         | HistoryKind::NotReady
         | HistoryKind::GaveUp
