@@ -118,7 +118,8 @@ async fn answer(mut stream: TcpStream, manners: Manners, asked: Asked) {
 fn tuning() -> Tuning {
     Tuning {
         connect: Duration::from_secs(5),
-        stall: Duration::from_millis(400),
+        // Longer than a busy machine keeps the server of a test waiting.
+        stall: Duration::from_secs(20),
         pause: Duration::from_millis(1),
         ..Tuning::default()
     }
@@ -266,8 +267,8 @@ async fn a_byte_now_and_then_is_a_stall() {
     let (url, asked) = serve(shared(Manners { drips, ..manners(file) })).await;
     let temp = tempfile::tempdir().unwrap();
     let servers = Servers { urls: vec![url], s3: None };
-    let fetcher =
-        Fetcher::of(&servers, temp.path().join("cache"), Tuning { min_rate: 1 << 20, ..tuning() }).unwrap();
+    let slow = Tuning { min_rate: 1 << 20, stall: Duration::from_millis(400), ..tuning() };
+    let fetcher = Fetcher::of(&servers, temp.path().join("cache"), slow).unwrap();
     fetcher.fetch(&artifact("f", file), |_| ()).await.unwrap();
     // It never stopped for as long as a stall takes, and would have taken two hours.
     let asked = asked.lock().unwrap();

@@ -7,7 +7,8 @@
 //!   - `kill ROLE N`: SIGKILL at the N-th point (from 0) that processes of that role reach;
 //!   - `kill-at NAME`: SIGKILL for whoever reaches that point;
 //!   - `enospc PREFIX N`: every N-th point whose name begins so fails with "no space left";
-//!   - `delay NAME MS`: who reaches that point takes so many milliseconds longer.
+//!   - `delay NAME MS`: who reaches that point takes so many milliseconds longer;
+//!   - `hold NAME`: who reaches that point waits there until the plan says so no more.
 //! - `trace-ROLE` grows by the name of every point that was reached;
 //! - `refused` grows by the name of every point that was made to fail.
 //!
@@ -62,10 +63,10 @@ mod armed {
     /// A place that may fail. The name says what is about to happen.
     pub fn point(name: &str) -> io::Result<()> {
         let Some(folder) = folder() else { return Ok(()) };
-        let plan = fs::read_to_string(folder.join("plan")).unwrap_or_default();
+        let instructions = plan(folder);
         let role = std::env::args().nth(1).unwrap_or_default();
         let reached = note(folder, &format!("trace-{role}"), name).unwrap_or(0);
-        for line in plan.lines().map(|line| line.split('#').next().unwrap_or_default()) {
+        for line in instructions.lines().map(|line| line.split('#').next().unwrap_or_default()) {
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
             match words[..] {
                 ["kill", wanted, at] if wanted == role && at.parse() == Ok(reached) => {
@@ -85,10 +86,20 @@ mod armed {
                 ["delay", wanted, ms] if wanted == name => {
                     std::thread::sleep(std::time::Duration::from_millis(ms.parse().unwrap_or(0)));
                 }
+                // The same, until a test has seen what it wanted to see.
+                ["hold", wanted] if wanted == name => {
+                    while plan(folder).contains(line) {
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                    }
+                }
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    fn plan(folder: &Path) -> String {
+        fs::read_to_string(folder.join("plan")).unwrap_or_default()
     }
 
     /// By how many seconds the wall clock is wrong.

@@ -203,6 +203,31 @@ mod tests {
         assert!(text.contains("exit status: 3") && text.contains("no network"), "{text}");
     }
 
+    /// It runs what somebody else wrote: not as root, and with nothing of root's.
+    #[tokio::test]
+    async fn it_runs_as_its_user_and_has_nothing_of_root() {
+        if !rustix::process::geteuid().is_root() {
+            return println!("skipped: only root can become somebody else");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let user = UserIds { uid: 65534, gid: 65533, groups: Vec::new() };
+        std::os::unix::fs::chown(dir.path(), Some(user.uid), Some(user.gid)).unwrap();
+        let script = "id -u; id -g; id -G; grep -E '^Cap(Prm|Eff|Amb)' /proc/self/status";
+        let installer = Installer {
+            argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            produces: Vec::new(),
+            env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            root: dir.path(),
+            user: Some(&user),
+            timeout: Duration::from_secs(60),
+        };
+        let log = dir.path().join("installer.log");
+        installer.run(&log).await.unwrap();
+        let none = "0".repeat(16);
+        let expected = format!("65534\n65533\n65533\nCapPrm:\t{none}\nCapEff:\t{none}\nCapAmb:\t{none}\n");
+        assert_eq!(std::fs::read_to_string(log).unwrap(), expected);
+    }
+
     #[tokio::test]
     async fn it_does_not_run_for_ever() {
         let (dir, result) = run("sleep 600 & echo $! > child; wait", &[], Duration::from_secs(5)).await;

@@ -216,11 +216,49 @@ enum Step {
     Maintenance(bool),
     InstallEnds(u8),
     SpawnEnds(bool),
-    ProcessEnds { intended: bool, uptime: u64 },
+    ProcessEnds { intended: bool, uptime: u64, ready_for: u64 },
     Answers,
     Silent,
     ReadinessOver,
     BackoffOver,
+}
+
+/// At the limits and anywhere.
+fn seconds() -> impl Strategy<Value = u64> {
+    prop_oneof![prop::sample::select(vec![0, 29, 30, 31, 299, 300, 301]), 0_u64..400]
+}
+
+/// What is promised of restarts, in as few words as there are: written anew, not asked of the policy.
+#[derive(Debug, Default)]
+struct Promise {
+    /// Restarts in a row.
+    row: usize,
+    /// Crashes without a stable period.
+    unstable: usize,
+}
+
+impl Promise {
+    /// `crash`: of a process that lived and was ready for so many seconds; none, when a start failed.
+    fn keeps(&mut self, crash: Option<(u64, u64)>, effects: &[Effect]) -> Result<(), TestCaseError> {
+        if crash.is_some_and(|(uptime, _)| uptime >= 30) {
+            self.row = 0;
+        }
+        if crash.is_some_and(|(_, ready)| ready >= 300) {
+            self.unstable = 0;
+        }
+        let pause = effects.iter().find_map(|effect| match effect {
+            Effect::ArmBackoff(pause) => Some(pause.as_secs()),
+            _ => None,
+        });
+        self.unstable += 1;
+        let expected = [30, 60, 120].get(self.row).copied().filter(|_| self.unstable < 5);
+        self.row += 1;
+        // A start that somebody asked for is not tried again by itself.
+        if crash.is_some() || pause.is_some() {
+            prop_assert_eq!(pause, expected, "{:?} after {:?}", self, crash);
+        }
+        Ok(())
+    }
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -232,7 +270,9 @@ fn step() -> impl Strategy<Value = Step> {
         any::<bool>().prop_map(Step::Maintenance),
         (0_u8..3).prop_map(Step::InstallEnds),
         any::<bool>().prop_map(Step::SpawnEnds),
-        (any::<bool>(), 0_u64..400).prop_map(|(intended, uptime)| Step::ProcessEnds { intended, uptime }),
+        (any::<bool>(), seconds(), seconds()).prop_map(|(intended, uptime, ready)| {
+            Step::ProcessEnds { intended, uptime, ready_for: ready.min(uptime) }
+        }),
         Just(Step::Answers),
         Just(Step::Silent),
         Just(Step::ReadinessOver),
@@ -284,8 +324,10 @@ proptest! {
         let mut world = World::default();
         let mut pending_spawn = false;
         let mut held = false;
+        let mut promise = Promise::default();
         for step in steps {
-            let effects = match step {
+            let before = machine.phase().clone();
+            let effects = match step.clone() {
                 Step::Maintenance(on) => {
                     held = on;
                     machine.set_held(on);
@@ -312,9 +354,15 @@ proptest! {
                     world.process = ok;
                     machine.observe(if ok { Observation::Spawned } else { Observation::SpawnFailed("x".to_owned()) })
                 }
-                Step::ProcessEnds { intended, uptime } if world.process => {
+                Step::ProcessEnds { intended, uptime, ready_for } if world.process => {
                     world.process = false;
-                    machine.observe(Observation::Exited(Ended { intended: intended || world.stop_asked, ..ended(uptime) }))
+                    let ready_for = Duration::from_secs(ready_for);
+                    let intended = intended || world.stop_asked;
+                    let effects = machine.observe(Observation::Exited(Ended { intended, ready_for, ..ended(uptime) }));
+                    if !intended {
+                        promise.keeps(Some((uptime, ready_for.as_secs())), &effects)?;
+                    }
+                    effects
                 }
                 // In maintenance the driver does not tell it.
                 Step::BackoffOver if world.backoff && !held => {
@@ -329,6 +377,19 @@ proptest! {
                 Step::Silent => machine.observe(Observation::Silent("x".to_owned())),
                 _ => vec![],
             };
+            match (&step, &before) {
+                // Whoever acts forgives, once what runs has ended as asked.
+                (Step::Command(_), _) if !effects.is_empty() && !matches!(machine.phase(), Phase::Stopping { .. }) => {
+                    promise = Promise::default();
+                }
+                (_, Phase::Stopping { .. }) if !matches!(machine.phase(), Phase::Stopping { .. }) => {
+                    promise = Promise::default();
+                }
+                (Step::SpawnEnds(false) | Step::InstallEnds(1), _) if !effects.is_empty() => {
+                    promise.keeps(None, &effects)?;
+                }
+                _ => {}
+            }
             prop_assert!(!held || !effects.iter().any(|e| matches!(e, Effect::Spawn | Effect::Install)));
             world.perform(&effects, &mut pending_spawn);
 

@@ -157,6 +157,7 @@ fn servers_that_die_at_5_29_31_40_90_and_200_seconds() {
     let cases = [
         (Dies::AfterStart(5), ladder(5), 4),
         (Dies::AfterStart(29), ladder(29), 4),
+        (Dies::AfterStart(30), budget(30), 5),
         (Dies::AfterStart(31), budget(31), 5),
         (Dies::AfterStart(40), budget(40), 5),
         (Dies::AfterStart(90), budget(90), 5),

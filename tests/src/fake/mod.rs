@@ -34,6 +34,7 @@ pub mod world;
 use std::process::ExitCode;
 
 pub use ping::PingMode;
+pub use server::MAY_END;
 pub use settings::{DEFAULT_FILE, DaemonMode, Settings, StopMode};
 pub use units::{Bytes, SignalName, Span};
 

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -30,6 +31,9 @@ pub(crate) struct Server<'a> {
     freeze_at: Option<Instant>,
     autosave_at: Option<Instant>,
 }
+
+/// The file that lets a held server end.
+pub const MAY_END: &str = "may-end";
 
 /// Goes on, or ends with a code.
 type Turn = ControlFlow<ExitCode>;
@@ -274,6 +278,7 @@ impl<'a> Server<'a> {
                 return Turn::Continue(());
             }
             StopMode::Obey => {}
+            StopMode::Held => self.wait_for_leave(),
             StopMode::SaveForever => return self.forever("Saving chunks", World::grow),
             StopMode::TouchForever => return self.forever("Saving chunks", World::touch),
         }
@@ -282,6 +287,17 @@ impl<'a> Server<'a> {
         self.wind_down();
         self.game.events.record(What::Ending, "stop");
         Turn::Break(ExitCode::SUCCESS)
+    }
+
+    /// Until a test lets it end, or nobody does for its linger time.
+    fn wait_for_leave(&self) {
+        self.game.console.info("Waiting for leave to end");
+        let leave = Path::new(MAY_END);
+        let end = Instant::now() + self.game.settings.linger();
+        // Each leave is for one end.
+        while std::fs::remove_file(leave).is_err() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Does something for its linger time, and talks about it.

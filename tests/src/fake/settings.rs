@@ -26,6 +26,8 @@ pub enum StopMode {
     Ignore,
     /// Says `Stopping the server` and then does nothing more.
     Pretend,
+    /// Says `Stopping the server`, and saves and exits 0 once there is a file `may-end`.
+    Held,
     /// Writes new world files until its linger time is over.
     SaveForever,
     /// Says that it saves, and touches its world files, until its linger time is over.

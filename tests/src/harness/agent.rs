@@ -18,7 +18,8 @@ use super::paths;
 use super::ports::Port;
 use super::process::{Process, living_in};
 use super::store::{FakePlan, Store, VARIANT, VERSION};
-use super::wait::{SOON, eventually};
+use super::wait::{SOON, eventually, until};
+use crate::fake::MAY_END;
 use crate::fake::events::{self, Event, What};
 
 /// A container as the tests see it: a root, an artifact server, and an agent that may come and go.
@@ -389,11 +390,29 @@ impl Agent {
         })
     }
 
-    /// The game's process.
+    /// The game's process, once an agent that has just begun has found it.
     #[track_caller]
     pub fn game(&self) -> Process {
-        let pid = self.status().pid.expect("a running game");
-        Process::of(pid).expect("the game the status names")
+        let status = self.wait_status("a running game", SOON, |status| status.pid.is_some());
+        status.pid.and_then(Process::of).expect("the game the status names")
+    }
+
+    /// The agent dies, and then the game ends by itself with a code.
+    #[track_caller]
+    pub fn ends_unseen(&mut self, code: u8) {
+        let game = self.game();
+        // What is typed waits in its terminal.
+        game.signal(Signal::SIGSTOP);
+        self.command(&format!("crash {code}"));
+        self.kill();
+        game.signal(Signal::SIGCONT);
+        until("the end of the game", SOON, || !game.is_alive());
+    }
+
+    /// A game that was started with `--stop held` and asked to stop does so now.
+    #[track_caller]
+    pub fn let_end(&self) {
+        fs::write(self.game_root().join(MAY_END), "").expect("write beside the server");
     }
 
     /// The shims that say they hold something here.

@@ -22,8 +22,8 @@ impl Faults {
         Ok(Self { folder })
     }
 
-    /// From now on this goes wrong: `kill ROLE N`, `kill-at NAME`, `enospc PREFIX N` or `delay NAME MS`, one a
-    /// line.
+    /// From now on this goes wrong: `kill ROLE N`, `kill-at NAME`, `enospc PREFIX N`, `delay NAME MS`
+    /// or `hold NAME`, one a line.
     pub fn plan(&self, plan: &str) -> io::Result<()> {
         // Renamed into place: a reader sees the old plan or the new one.
         let fresh = self.folder.join("plan.new");

@@ -179,15 +179,15 @@ fn going_back_needs_no_artifact_server() {
     let catalog = agent.store.path("catalog.json");
     let aside = catalog.with_extension("aside");
     // By itself, when the new version cannot even be installed.
-    faults.plan("delay change.switching 2000").unwrap();
+    faults.plan("hold change.switching").unwrap();
     let accepted = change(&agent, NEWER).expect(202);
     agent.wait_state(State::Idle);
     fs::rename(&catalog, &aside).unwrap();
+    faults.clear().unwrap();
     let done = agent.outcome(&accepted);
     let why = done.error.unwrap_or_default();
     assert!(why.contains("catalog") && why.contains("are back"), "{why}");
     runs(&agent, VERSION);
-    faults.clear().unwrap();
     fs::rename(&aside, &catalog).unwrap();
 
     // And when somebody asks for it.
@@ -278,7 +278,7 @@ fn what_was_taken_back_and_crashed_meanwhile_is_started_again() {
     let mut agent = prepared();
     let path = "minecraft/fake/1.18/server.jar";
     let server = agent.store.put(path, b"1.18", "application/java-archive").unwrap();
-    let slow = fake_version("1.18", server, &FakePlan::new(&["--startup-delay", "3s"]));
+    let slow = fake_version("1.18", server, &FakePlan::new(&["--startup-delay", "10s"]));
     agent.store.add_version(VARIANT, slow);
     agent.store.publish().unwrap();
     agent.start();
@@ -310,7 +310,7 @@ fn what_was_taken_back_and_crashed_meanwhile_is_started_again() {
     until("the end of the shim", SOON, || shims.iter().all(|shim| !shim.is_alive()));
     agent.kill();
     agent.start();
-    let settled = eventually("the end of the rollback", SOON, || {
+    let settled = eventually("the end of the rollback", 3 * SOON, || {
         let version = version(&agent);
         if version.change.is_none() && agent.status().ready {
             Ok(version)
@@ -382,7 +382,7 @@ fn while_it_changes_nobody_else_does_but_a_stop_is_heard() {
     let faults = Faults::of(&mut agent).unwrap();
     agent.start();
     begin(&agent);
-    faults.plan("delay change.switching 8000").unwrap();
+    faults.plan("hold change.switching").unwrap();
     let accepted = change(&agent, NEWER).expect(202);
     for (path, body) in [("/game/version", json!({ "version": NEWER })), ("/config", agent.payload())] {
         let refused = agent.http().post_json(path, &body).unwrap().expect(409).problem();
@@ -393,6 +393,7 @@ fn while_it_changes_nobody_else_does_but_a_stop_is_heard() {
     }
     agent.wait_state(State::Idle);
     agent.post("/stop", 204);
+    faults.clear().unwrap();
     let done = agent.outcome(&accepted);
     assert_eq!(done.state, OperationState::Cancelled, "{done:?}");
     agent.wait_state(State::Idle);

@@ -99,10 +99,8 @@ fn a_day_of_starts_crashes_and_stops_is_told() {
 
 #[test]
 fn a_game_that_died_while_nobody_looked_is_told_with_its_own_time_and_once() {
-    let mut agent = Agent::with_ready_fake(&["--exit-after", "4s", "--exit-code", "17"]);
-    let game = agent.game();
-    agent.kill();
-    until("the end of the game", SOON, || !game.is_alive());
+    let mut agent = Agent::with_ready_fake(&[]);
+    agent.ends_unseen(17);
     // Long enough apart to tell when it ended from when it was seen.
     let ended = std::time::Instant::now();
     until("a while", SOON, || ended.elapsed() > std::time::Duration::from_secs(6));

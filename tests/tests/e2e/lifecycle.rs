@@ -214,7 +214,7 @@ fn a_port_in_use_is_named_before_anything_starts() {
 
 #[test]
 fn a_long_last_save_is_waited_for() {
-    let agent = Agent::with_ready_fake(&["--save-time", "3s", "--world-bytes", "4MiB"]);
+    let agent = Agent::with_ready_fake(&["--save-time", "6s", "--world-bytes", "4MiB"]);
     agent.post("/stop", 204);
     assert_eq!(agent.status().state, State::Stopping);
     agent.wait_state(State::Idle);
@@ -292,14 +292,22 @@ fn nobody_notices_a_terminated_agent() {
 
 #[test]
 fn an_end_while_the_agent_was_away_is_known_exactly() {
-    let mut agent = Agent::with_ready_fake(&["--exit-after", "10s", "--exit-code", "17"]);
-    let game = agent.game();
-    agent.kill();
-    until("the end of the game", SOON, || !game.is_alive());
+    let mut agent = Agent::with_ready_fake(&[]);
+    agent.command("say before the end");
+    agent.wait_console("before the end");
+    let now = || jiff::Timestamp::now().as_second();
+    let before = now();
+    agent.ends_unseen(17);
+    let after = now();
+    until("a while", SOON, || now() > after + 2);
     agent.start();
     let status = agent.wait_status("the crash", SOON, |status| status.crashes_total > 0);
     assert_eq!(status.last_crash_exit_code, Some(17));
     assert_eq!(status.state, State::Crashed);
+    let time: jiff::Timestamp = status.last_crash_time.as_ref().unwrap().parse().unwrap();
+    assert!((before..=after).contains(&time.as_second()), "{before}..={after}: {time}");
+    let tail = status.last_crash_log_tail.join("\n");
+    assert!(tail.contains("before the end") && tail.contains("Game.crash(Game.java:1)"), "{tail}");
 }
 
 #[test]

@@ -144,10 +144,11 @@ fn what_crashes_in_it_is_told_and_starts_when_it_is_over() {
 /// What was planned is called off, whatever it was.
 #[test]
 fn a_restart_and_a_pause_end_in_it() {
-    let agent = Agent::with_ready_fake(&["--save-time", "2s"]);
+    let agent = Agent::with_ready_fake(&["--stop", "held"]);
     let restart = agent.post("/restart", 202);
     assert_eq!(agent.status().state, State::Stopping);
     begin(&agent, &json!({"keepRunning": true}));
+    agent.let_end();
     let restart = agent.outcome(&restart);
     assert_eq!(restart.state, OperationState::Failed);
     assert!(restart.error.as_ref().unwrap().contains("maintenance"), "{restart:?}");
@@ -168,12 +169,13 @@ fn a_restart_and_a_pause_end_in_it() {
 /// The end of it may come before the end of the game.
 #[test]
 fn what_is_still_stopping_when_it_is_over_starts_again() {
-    let mut agent = Agent::with_ready_fake(&["--save-time", "2s"]);
+    let mut agent = Agent::with_ready_fake(&["--stop", "held"]);
     let game = agent.game();
     begin(&agent, &json!({}));
     assert_eq!(agent.status().state, State::Stopping);
     let over = end(&agent);
     assert_eq!(over.operation.map(|operation| operation.kind), Some(OperationKind::Restart));
+    agent.let_end();
     agent.wait_status("another run", SOON, |status| status.ready && status.pid != Some(game.pid));
     assert_eq!(agent.status().crashes_total, 0);
 
@@ -182,6 +184,8 @@ fn what_is_still_stopping_when_it_is_over_starts_again() {
     agent.http().delete("/maintenance?start=false").unwrap().expect(200);
     agent.kill();
     agent.start();
+    agent.let_end();
+    agent.recalled();
     agent.wait_state(State::Idle);
     agent.kill();
     agent.start();
@@ -195,6 +199,7 @@ fn what_is_still_stopping_when_it_is_over_starts_again() {
     agent.start();
     assert_eq!(agent.recalled().state, State::Stopping);
     agent.http().delete("/maintenance?start=false").unwrap().expect(200);
+    agent.let_end();
     agent.wait_state(State::Idle);
     assert!(agent.living_games().is_empty());
 

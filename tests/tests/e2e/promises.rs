@@ -25,24 +25,42 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every word that follows `fn` or `mod`.
-fn names(workspace: &Path) -> BTreeSet<String> {
+/// A test, and the folders and modules that it is in.
+struct Test {
+    within: BTreeSet<String>,
+    name: String,
+}
+
+/// Every function that is marked as a test.
+fn tests(workspace: &Path) -> Vec<Test> {
     let mut files = Vec::new();
     for folder in SOURCES {
         sources(&workspace.join(folder), &mut files);
     }
-    let mut names = BTreeSet::new();
+    let mut tests = Vec::new();
     for file in files {
-        let text = fs::read_to_string(file).unwrap();
-        let mut words =
-            text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|w| !w.is_empty());
-        while let Some(word) = words.next() {
-            if matches!(word, "fn" | "mod") {
-                names.extend(words.next().map(str::to_owned));
+        let text = fs::read_to_string(&file).unwrap();
+        let path = file.strip_prefix(workspace).unwrap().with_extension("");
+        let mut within: BTreeSet<String> =
+            path.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap();
+        within.extend(stem.strip_suffix("_tests").map(str::to_owned));
+        let modules = text.lines().filter_map(|line| line.trim_start().strip_prefix("mod "));
+        within.extend(modules.filter_map(|rest| rest.strip_suffix(" {")).map(str::to_owned));
+        // A module of tests may be a file of its own.
+        within.insert("tests".to_owned());
+        let mut marked = false;
+        for line in text.lines().map(str::trim_start) {
+            if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+                marked = true;
+            } else if let Some((_, rest)) = line.split_once("fn ").filter(|_| marked) {
+                let name = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+                tests.push(Test { within: within.clone(), name: name.to_owned() });
+                marked = false;
             }
         }
     }
-    names
+    tests
 }
 
 /// Whether a name fits a pattern in which `*` stands for anything.
@@ -63,20 +81,50 @@ fn fits(pattern: &str, name: &str) -> bool {
 #[test]
 fn every_test_that_is_named_exists() {
     let workspace = workspace();
-    let names = names(&workspace);
+    let tests = tests(&workspace);
+    assert!(tests.len() > 1000, "only {} tests were found", tests.len());
+    let mut missing = Vec::new();
     let mut named = 0;
     for document in DOCUMENTS {
         let text = fs::read_to_string(workspace.join(document)).unwrap();
+        // Where the test before was; `…` stands for it.
+        let mut before: Vec<&str> = Vec::new();
         for quoted in text.split('`').skip(1).step_by(2).filter(|quoted| quoted.contains("::")) {
-            let pattern = quoted.rsplit("::").next().unwrap();
+            let (place, pattern) = quoted.rsplit_once("::").unwrap();
             if pattern.is_empty() || pattern == "…" {
                 continue; // How they are written is said there.
             }
+            before = match place.strip_prefix('…') {
+                Some(deeper) => [before, deeper.split("::").skip(1).collect()].concat(),
+                None => place.split("::").collect(),
+            };
             named += 1;
-            assert!(names.iter().any(|name| fits(pattern, name)), "{document}: there is no `{quoted}`");
+            let inside = |test: &Test, place: &[&str]| place.iter().all(|part| test.within.contains(*part));
+            let fit = |test: &Test| inside(test, &before) && fits(pattern, &test.name);
+            // A module may stand for all that is in it.
+            let whole: Vec<&str> = before.iter().copied().chain([pattern]).collect();
+            if !tests.iter().any(|test| fit(test) || inside(test, &whole)) {
+                missing.push(format!("{document}: {quoted} (in {})", before.join("::")));
+            }
         }
     }
+    assert!(missing.is_empty(), "there is no\n{}", missing.join("\n"));
     assert!(named > 200, "only {named} were found");
+}
+
+/// A shim is small because there is nothing in it.
+#[test]
+fn a_shim_has_no_async_runtime() {
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["tree", "--offline", "--locked", "-p", "zlh-shim", "-e", "normal", "--prefix", "none"]);
+    let output = cargo.current_dir(workspace()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8(output.stdout).unwrap();
+    let crates: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(crates.contains("rustix"), "{crates:?}");
+    for runtime in ["tokio", "async-std", "smol", "mio", "futures-executor", "async-io"] {
+        assert!(!crates.contains(runtime), "{runtime}");
+    }
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn a_spec_that_was_replaced_under_a_shim_is_not_run() {
     stops(&agent);
     let reached = || faults.reached("shim").iter().filter(|point| *point == "hold.recorded").count();
     let before = reached();
-    faults.plan("delay hold.recorded 2000").unwrap();
+    faults.plan("hold hold.recorded").unwrap();
     agent.post("/start", 202);
     until("the shim has begun", SOON, || reached() > before);
     let dir = agent.root_path("opt/zlh-agent/run/game");
@@ -181,6 +181,37 @@ fn an_orphan_that_ends_is_counted_and_comes_back() {
     assert!(crash.signal == 9 || crash.lost.is_some(), "{crash:?}");
     agent.post("/start", 202);
     agent.wait_ready();
+}
+
+/// Everything dies, and nobody is there to see how: one crash, of which nothing is made up, and one
+/// restart, however many agents come after it.
+#[test]
+fn what_died_with_everybody_who_could_tell_is_lost_and_restarted_once() {
+    let mut agent = Agent::with_ready_fake(&[]);
+    let (game, shim) = (agent.game(), agent.shims()[0]);
+    agent.kill();
+    shim.signal(Signal::SIGKILL);
+    until("the shim is dead", SOON, || !shim.is_alive());
+    game.signal(Signal::SIGKILL);
+    // Its remains would still say how.
+    until("the game is buried", SOON, || fs::metadata(format!("/proc/{}", game.pid)).is_err());
+    let mut due = None;
+    for _ in 0..3 {
+        agent.start();
+        agent.recalled();
+        let status = agent.wait_state(State::Crashed);
+        assert_eq!((status.crashes_total, status.crash_count), (1, 1), "counted once");
+        let crash = status.last_crash.unwrap();
+        assert!(crash.lost.is_some() && crash.exit_code.is_none(), "{crash:?}");
+        let planned = status.next_restart_at.unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();
+        // Told as a time of day anew each time.
+        assert!((planned - *due.get_or_insert(planned)).abs() < 1000, "another pause begins");
+        agent.kill();
+    }
+    agent.start();
+    let status = agent.wait_status("the restart", 3 * SOON, |status| status.ready);
+    assert_eq!(status.crashes_total, 1);
+    assert_eq!(agent.events().iter().filter(|event| event.what == What::Started).count(), 2);
 }
 
 #[test]

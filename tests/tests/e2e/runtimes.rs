@@ -118,16 +118,16 @@ fn nothing_is_started_while_runtimes_are_taken_away() {
     agent.post("/stop", 204);
     agent.wait_state(State::Idle);
     fs::write(some_file(&runtime), "x").unwrap();
-    faults.plan("delay runtime.removed 3000").unwrap();
+    faults.plan("hold runtime.removed").unwrap();
     let repair = agent.post(&format!("{path}/repair"), 202);
     for (path, body) in [("/start", json!({})), ("/restart", json!({})), ("/config", agent.payload())] {
         let refused = agent.http().post_json(path, &body).unwrap().expect(409).problem();
         assert_eq!(refused.error, ErrorCode::OperationInProgress, "{path}: {}", refused.detail);
         assert!(refused.detail.contains("runtimes are being"), "{path}: {}", refused.detail);
     }
+    faults.clear().unwrap();
     let done = agent.outcome(&repair);
     assert_eq!(done.state, OperationState::Succeeded, "{done:?}");
-    faults.clear().unwrap();
     agent.post("/start", 202);
     agent.wait_ready();
 }

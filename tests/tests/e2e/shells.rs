@@ -117,8 +117,8 @@ fn a_shell_is_a_login_of_its_user_and_knows_nothing_of_the_agent() {
             |event| matches!(event, ConsoleEvent::Closed { reason, .. } if reason == "it exited with code 7"),
         )
     });
+    until("it is forgotten", SOON, || http.get("/shells/one").is_ok_and(|answer| answer.status == 404));
     until("nothing is left of it", SOON, || !agent.root_path("opt/zlh-agent/run/shell.one").exists());
-    http.get("/shells/one").unwrap().expect(404);
 }
 
 #[test]

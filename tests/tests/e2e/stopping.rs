@@ -181,11 +181,12 @@ fn an_agent_that_takes_the_game_with_it_accepts_nothing_more_and_does_not_wait_f
 
 #[test]
 fn a_stop_between_the_halves_of_a_restart_leaves_it_stopped() {
-    let agent = Agent::with_ready_fake(&["--save-time", "5s"]);
+    let agent = Agent::with_ready_fake(&["--stop", "held"]);
     let game = agent.game();
     let location = agent.post("/restart", 202).header("location").unwrap().to_owned();
-    agent.wait_event(What::SaveBegan, "");
+    agent.wait_event(What::Command, "stop");
     agent.post("/stop", 204);
+    agent.let_end();
     agent.wait_state(State::Idle);
     assert!(!game.is_alive());
     let restart: zlh_api::Operation = agent.http().get(&location).unwrap().json();

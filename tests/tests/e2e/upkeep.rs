@@ -286,11 +286,12 @@ fn one_at_a_time_and_nothing_is_started_meanwhile() {
     let agent = begun(agent);
     stop(&agent);
     fs::write(agent.game_root().join("server.jar"), "tampered with").unwrap();
-    faults.plan("delay server.removed 3000").unwrap();
+    faults.plan("hold server.removed").unwrap();
     let repair = agent.post("/game/version/repair", 202);
     for path in ["/start", "/game/version/verify", "/game/version/gc", "/game/version/rollback"] {
         refused(&agent, path, ErrorCode::OperationInProgress, "under way");
     }
+    faults.clear().unwrap();
     said(&agent, &repair).unwrap();
     assert_eq!(fs::read_to_string(agent.game_root().join("server.jar")).unwrap(), VERSION);
     agent.post("/start", 202);

@@ -396,18 +396,23 @@ fn a_shim_that_does_not_stop_the_game_is_done_without() {
             "{unwilling:?} was not given its time: {seen:?}"
         );
     };
-    std::thread::scope(|scope| {
-        for unwilling in [Unwilling::Takes, Unwilling::Refuses, Unwilling::Swallows, Unwilling::Claims(1)] {
-            scope.spawn(move || within_the_deadline(unwilling));
-        }
-        // What it says it has sent is sent again, and given its time again.
-        scope.spawn(|| Unwilling::Claims(2).stops_within());
-        // However much a game that was never told writes meanwhile: there is a cap.
-        scope.spawn(|| {
-            let flags = ["--autosave", "200ms", "--world-bytes", "2MiB", "--ignore-sigterm"];
-            let plan = FakePlan { grace_s: 2, term_s: 1, cap_s: 6, ..FakePlan::new(&flags) };
-            let took = Unwilling::Claims(1).stops(&plan);
-            assert!(took >= Duration::from_secs(4), "what it writes is waited for: {took:?}");
-        });
-    });
+    // One after the other: together they would measure each other.
+    for unwilling in [Unwilling::Takes, Unwilling::Refuses, Unwilling::Swallows, Unwilling::Claims(1)] {
+        within_the_deadline(unwilling);
+    }
+}
+
+#[test]
+fn what_a_shim_claims_to_have_sent_is_sent_again() {
+    // And given its time again.
+    Unwilling::Claims(2).stops_within();
+}
+
+/// However much a game that was never told writes: there is a cap.
+#[test]
+fn a_shim_that_does_not_stop_a_game_that_writes_is_done_without_at_the_cap() {
+    let flags = ["--autosave", "200ms", "--world-bytes", "2MiB", "--ignore-sigterm"];
+    let plan = FakePlan { grace_s: 5, term_s: 1, cap_s: 12, ..FakePlan::new(&flags) };
+    let took = Unwilling::Claims(1).stops(&plan);
+    assert!(took >= Duration::from_secs(8), "what it writes is waited for: {took:?}");
 }
