@@ -8,6 +8,7 @@ mod boot;
 mod configuring;
 mod drain;
 mod driver;
+mod due;
 mod effects;
 mod events;
 mod exits;
