@@ -407,7 +407,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::File::create(folder.path().join("big")).unwrap().set_len(24 << 20).unwrap();
         let mut server = Server::bind(folder.path(), "127.0.0.1:0".parse().unwrap()).await.unwrap();
-        server.stall = Duration::from_secs(3);
+        server.stall = Duration::from_secs(8);
         let address = server.address();
         tokio::spawn(server.run());
         let mut slow = TcpStream::connect(address).await.unwrap();
@@ -420,7 +420,7 @@ mod tests {
             }
             if got > pauses * (6 << 20) {
                 pauses += 1;
-                tokio::time::sleep(Duration::from_millis(900)).await;
+                tokio::time::sleep(Duration::from_millis(2200)).await;
             }
         }
         assert!(got > 24 << 20 && pauses > 3, "{got} {pauses}");

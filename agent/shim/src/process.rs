@@ -238,8 +238,16 @@ mod tests {
         let missed = (0..100).filter(|_| {
             let mut children = [start(&own), start(&format!("{own}c3"))];
             let pids = children.each_ref().map(|child| i32::try_from(child.id()).unwrap());
-            let ours = pids.map(|pid| carries_mark(pid, |mark| mark == own));
-            let found: Vec<i32> = carriers(&own).iter().map(|process| process.pid).collect();
+            let look = || {
+                let ours = pids.map(|pid| carries_mark(pid, |mark| mark == own));
+                let found: Vec<i32> = carriers(&own).iter().map(|process| process.pid).collect();
+                (ours, found)
+            };
+            let (mut ours, mut found) = look();
+            if ours != [true, false] {
+                // On a machine that rested while one was in its exec: the same ones once more.
+                (ours, found) = look();
+            }
             for child in &mut children {
                 child.kill().unwrap();
                 child.wait().unwrap();

@@ -230,7 +230,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_does_not_run_for_ever() {
-        let (dir, result) = run("sleep 600 & echo $! > child; wait", &[], Duration::from_secs(5)).await;
+        let (dir, result) = run("sleep 600 & echo $! > child; wait", &[], Duration::from_secs(15)).await;
         assert!(matches!(result, Err(Error::TooLong { .. })));
         let child: i32 = std::fs::read_to_string(dir.path().join("child")).unwrap().trim().parse().unwrap();
         let gone = || zlh_shim::process::stat(child).is_ok_and(|s| s.state != b'Z');

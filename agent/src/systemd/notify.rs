@@ -147,7 +147,7 @@ mod tests {
             }
             seen
         });
-        assert!(notify.hand_over(43, Duration::from_secs(5)));
+        assert!(notify.hand_over(43, Duration::from_secs(60)));
         assert_eq!(reader.join().unwrap(), ["BARRIER=1", "MAINPID=43\nREADY=1", "BARRIER=1"]);
         assert!(!Notify(None).hand_over(1, Duration::from_secs(1)));
     }

@@ -20,7 +20,7 @@ const FILE: &str = "node_modules/code-server/lib/vscode/extensions/javascript/sy
                     Regular Expressions (JavaScript).tmLanguage";
 const LINK: &str = "node_modules/.bin/code-server";
 /// Some hundred megabytes are read and written several times.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Where `tests/prepare.sh` put it.
 fn tree() -> PathBuf {

@@ -55,7 +55,7 @@ impl Terminal {
 
     #[track_caller]
     pub(crate) fn wait_for(&self, text: &str) {
-        eventually(text, SOON, || {
+        eventually(text, 3 * SOON, || {
             let shown = self.text();
             if shown.contains(text) { Ok(()) } else { Err(shown.chars().rev().take(300).collect::<Vec<_>>()) }
         });
@@ -176,7 +176,7 @@ fn a_crash_is_told_in_the_console() {
 fn a_command_is_answered_and_remembered() {
     let agent = ready_agent();
     let address = agent.address().to_string();
-    let (code, out, err) = zlhctl::run(&["send", "--wait", &address, "echo", "an-answer"]);
+    let (code, out, err) = zlhctl::run(&["send", "--wait=10s", &address, "echo", "an-answer"]);
     assert_eq!((code, out.as_str()), (0, "an-answer\n"), "{err}");
     let (code, out, _) = zlhctl::run(&["history", &address, "-o", "wide"]);
     assert_eq!(code, 0);

@@ -263,7 +263,12 @@ fn a_living_game_is_known_whatever_became_of_the_files() {
 fn a_run_whose_folder_and_shim_are_gone_ends_as_lost() {
     let agent = Agent::with_ready_fake(&[]);
     let (game, shim) = (agent.game(), agent.shims()[0]);
-    fs::remove_dir_all(agent.root_path("opt/zlh-agent/run/game")).unwrap();
+    // Whoever writes there meanwhile makes it a folder that is not empty.
+    shim.signal(Signal::SIGSTOP);
+    until("the folder is gone", SOON, || {
+        let run = agent.root_path("opt/zlh-agent/run/game");
+        fs::remove_dir_all(&run).is_ok() || !run.exists()
+    });
     shim.signal(Signal::SIGKILL);
     game.signal(Signal::SIGKILL);
     let status = agent.wait_state(State::Crashed);

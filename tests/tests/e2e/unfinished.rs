@@ -29,7 +29,7 @@ fn too_slow_a_beginning() -> (Agent, Faults) {
     stops(&agent);
     let reached = || faults.reached("shim").iter().filter(|point| *point == "hold.locked").count();
     let before = reached();
-    faults.plan("delay hold.locked 20000").unwrap();
+    faults.plan("delay hold.locked 90000").unwrap();
     agent.post("/start", 202);
     until("the shim has begun", SOON, || reached() > before);
     faults.clear().unwrap();

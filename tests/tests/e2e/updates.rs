@@ -265,13 +265,14 @@ fn an_update_that_was_only_interrupted_is_tried_again_by_itself_but_not_for_ever
         bench.agent.env("ZLH_AGENT_UPDATE_INTERVAL", "1m");
         interrupted(&bench, times_before, &outcome);
         bench.agent.start();
-        bench
+        // Before it looks again, and tries.
+        let error = bench.status().unwrap().error.unwrap();
+        (bench, error)
     };
-    let (once, often) = (auto(0, Value::Null), auto(2, Value::Null));
-    let failed = auto(0, json!({ "Err": "it ended before it answered" }));
-    let error = once.status().unwrap().error.unwrap();
+    let (once, error) = auto(0, Value::Null);
     assert!(error.contains("was interrupted") && error.contains("everything ended"), "{error}");
-    let error = failed.status().unwrap().error.unwrap();
+    let (often, _) = auto(2, Value::Null);
+    let (failed, error) = auto(0, json!({ "Err": "it ended before it answered" }));
     assert!(error.contains("failed: it ended"), "{error}");
     once.until("the new version by itself", |status| {
         status.current == "99.1.0" && status.update_status == UpdateState::Succeeded

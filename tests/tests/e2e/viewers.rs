@@ -30,6 +30,8 @@ fn end_of_flood(last: u64) -> Vec<u8> {
 fn whoever_was_away_for_sixty_megabytes_misses_no_byte() {
     const LINES: u64 = 937_500;
     let agent = Agent::with_ready_fake(&[]);
+    // What it says of itself has been said.
+    agent.wait_console("For help, type");
     let mut before = viewer(&agent, "");
     before.receive_until("live", SOON, |viewer| {
         viewer.events().iter().any(|event| matches!(event, ConsoleEvent::Live { .. }))

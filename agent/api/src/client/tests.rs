@@ -7,7 +7,7 @@ use super::connect::parse_address;
 use super::*;
 use crate::{CrashAction, CrashActionId, ErrorCode, HistoryKind, HistoryState, OperationKind};
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Answers every connection with `answer` and returns what it was asked.
 async fn server(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {

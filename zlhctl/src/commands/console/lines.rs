@@ -22,6 +22,8 @@ pub(crate) async fn run(client: &Client, printer: Printer) -> Result<Exit> {
     loop {
         let until = quiet_at.into_iter().chain(end_at).min();
         tokio::select! {
+            // What has come is shown before anybody looks at the time.
+            biased;
             piece = input.recv(), if end_at.is_none() => {
                 let at_end = piece.is_none();
                 let complete = match piece {
