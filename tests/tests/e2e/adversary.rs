@@ -111,7 +111,6 @@ fn ends_both_ways(flags: &[&str], is_set: impl Fn(&Agent) -> bool) {
             }
             assert!(took.len() < TRIES, "without a shim: {without_shim}; it took {took:?}");
         }
-        println!("without a shim: {without_shim}; it took {took:?}");
     }
 }
 
