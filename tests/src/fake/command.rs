@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Line(Bytes),
     Noise(Bytes),
     Fork(u32),
+    /// So many orphans that end at once.
+    Storm(u32),
     /// Forks for ever; only in a limited control group of a test.
     Bomb,
     Daemon(DaemonMode),
@@ -72,6 +74,7 @@ impl Command {
             "line" => Self::Line(rest.parse().ok()?),
             "noise" => Self::Noise(rest.parse().ok()?),
             "bomb" => Self::Bomb,
+            "storm" => Self::Storm(rest.parse().ok()?),
             "fork" => Self::Fork(rest.parse().ok()?),
             "daemon" => Self::Daemon(clap::ValueEnum::from_str(rest, false).ok()?),
             "leak" => Self::Leak(rest.parse().ok()?),

@@ -9,9 +9,9 @@ use anyhow::Context;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::Settings;
 use super::events::{Events, What};
 use super::settings::DaemonMode;
+use super::{Settings, Span};
 
 /// What a process started by the game does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -41,6 +41,15 @@ pub(crate) fn daemonise(mode: DaemonMode, settings: &Settings) -> anyhow::Result
     anyhow::ensure!(status.success(), "the daemoniser ended with {status}");
     Ok(())
 }
+
+/// Starts a process that ends at once, and whose parent has ended before it.
+pub(crate) fn orphan(settings: &Settings) -> anyhow::Result<()> {
+    let brief = Settings { linger: Some(BRIEF), ..settings.clone() };
+    daemonise(DaemonMode::Detached, &brief)
+}
+
+/// The life of an [`orphan`].
+const BRIEF: Span = Span(Duration::from_millis(5));
 
 /// Starts a child with `count` children of its own.
 pub(crate) fn litter(count: u32, settings: &Settings) -> anyhow::Result<()> {

@@ -238,6 +238,11 @@ impl<'a> Server<'a> {
             Command::Line(bytes) => output::long_line(console, bytes),
             Command::Noise(bytes) => console.raw(&output::noise(bytes)),
             Command::Fork(count) => self.report(family::litter(count, settings)),
+            Command::Storm(count) => {
+                for _ in 0..count {
+                    self.report(family::orphan(settings));
+                }
+            }
             Command::Bomb => self.report(family::bomb(settings)),
             Command::Daemon(mode) => self.report(family::daemonise(mode, settings)),
             Command::Leak(bytes) => self.leaked.push(vec![1; usize::try_from(bytes.0).unwrap_or(0)]),
@@ -281,6 +286,7 @@ impl<'a> Server<'a> {
             StopMode::Held => self.wait_for_leave(),
             StopMode::SaveForever => return self.forever("Saving chunks", World::grow),
             StopMode::TouchForever => return self.forever("Saving chunks", World::touch),
+            StopMode::Storm => return self.storm(),
         }
         self.game.console.info("Stopping the server");
         std::thread::sleep(settings.stop_delay.unwrap_or_default().0);
@@ -313,10 +319,22 @@ impl<'a> Server<'a> {
         Turn::Continue(())
     }
 
+    fn storm(&self) -> Turn {
+        let settings = &self.game.settings;
+        let end = Instant::now() + settings.linger();
+        while Instant::now() < end {
+            self.report(family::orphan(settings));
+        }
+        Turn::Continue(())
+    }
+
     /// As a JVM's shutdown hook: the world is saved, the code is 128 + 15.
     fn terminated(&mut self) -> Turn {
         if self.game.settings.ignore_sigterm == Some(true) {
             return Turn::Continue(());
+        }
+        if self.game.settings.stop == Some(StopMode::Storm) {
+            return self.storm();
         }
         self.wind_down();
         self.game.events.record(What::Ending, "SIGTERM");

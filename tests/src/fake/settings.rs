@@ -32,6 +32,8 @@ pub enum StopMode {
     SaveForever,
     /// Says that it saves, and touches its world files, until its linger time is over.
     TouchForever,
+    /// Starts orphans that end at once until its linger time is over, on SIGTERM too.
+    Storm,
 }
 
 macro_rules! settings {
@@ -233,6 +235,7 @@ Console commands:
   flood BYTES RATE           numbered lines, RATE bytes a second, 0 = as fast as it goes
   line BYTES, noise BYTES    one long line; bytes that are no text
   fork N                     fork N grandchildren
+  storm N                    start N orphans that end at once, one after the other
   daemon detached|holds-terminal
                              double-fork a process that outlives the game
   leak BYTES                 allocate and keep";

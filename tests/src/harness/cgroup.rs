@@ -75,6 +75,15 @@ impl Cgroup {
             .expect("move a process into the group");
     }
 
+    /// How many of its processes were killed for memory.
+    pub fn killed(&self) -> u64 {
+        let events =
+            ["memory.events", "memory.oom_control"].map(|file| fs::read_to_string(self.0.join(file)));
+        let mut lines = events.iter().flatten().flat_map(|text| text.lines());
+        let count = lines.find_map(|line| line.strip_prefix("oom_kill "));
+        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+
     /// How often a process was refused.
     pub fn refused(&self) -> u64 {
         let events = fs::read_to_string(self.0.join("pids.events")).unwrap_or_default();

@@ -101,6 +101,18 @@ impl Process {
         Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
     }
 
+    /// Children that have ended and that it has not waited for.
+    pub fn zombies(self) -> usize {
+        let Ok(entries) = fs::read_dir("/proc") else { return 0 };
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter_map(stat).filter(|(state, parent, _)| (*state, *parent) == ('X', self.pid)).count()
+    }
+
+    /// Descriptors it has open.
+    pub fn descriptors(self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid)).map_or(0, Iterator::count)
+    }
+
     /// Threads it has.
     pub fn threads(self) -> usize {
         fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count)
@@ -171,6 +183,10 @@ mod tests {
         assert!(me.descendants().contains(&process));
         assert!(!Process { start: process.start + 1, ..process }.is_alive());
         process.signal(Signal::SIGKILL);
+        while process.is_alive() {
+            std::thread::yield_now();
+        }
+        assert!(me.zombies() > 0, "nobody has waited for it");
         child.wait().unwrap();
         assert!(!process.is_alive());
         assert!(!me.descendants().contains(&process));

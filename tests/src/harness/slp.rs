@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::fake::wire::{put_string, put_varint, read_packet, read_string, read_varint, write_packet};
+use crate::fake::wire::{frame, put_string, put_varint, read_packet, read_string, read_varint, write_packet};
 
 /// A complete answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,15 +24,7 @@ pub fn ping(port: u16, within: Duration) -> io::Result<Answer> {
     let peer = TcpStream::connect_timeout(&address, within)?;
     peer.set_nodelay(true)?;
     let mut peer = Hurried { peer, end: Instant::now() + within };
-    let mut hello = Vec::new();
-    for value in [0, 758] {
-        put_varint(&mut hello, value);
-    }
-    put_string(&mut hello, "127.0.0.1");
-    hello.extend_from_slice(&port.to_be_bytes());
-    put_varint(&mut hello, 1);
-    write_packet(&mut peer, &hello)?;
-    write_packet(&mut peer, &[0])?;
+    peer.write_all(&hello("127.0.0.1", port))?;
     let body = read_packet(&mut peer)?;
     let mut rest = body.as_slice();
     if read_varint(&mut rest)? != 0 {
@@ -46,6 +38,18 @@ pub fn ping(port: u16, within: Duration) -> io::Result<Answer> {
         return Err(invalid("not the pong"));
     }
     Ok(Answer { status, round_trip: begun.elapsed() })
+}
+
+/// What a client says first: that it comes for the status of `host`, and that it wants it now.
+pub fn hello(host: &str, port: u16) -> Vec<u8> {
+    let mut hello = Vec::new();
+    for value in [0, 758] {
+        put_varint(&mut hello, value);
+    }
+    put_string(&mut hello, host);
+    hello.extend_from_slice(&port.to_be_bytes());
+    put_varint(&mut hello, 1);
+    [frame(&hello), frame(&[0])].concat()
 }
 
 /// A connection with one deadline for everything: a byte now and then does not prolong it.

@@ -48,6 +48,9 @@ impl Holder {
                 self.life = Life::Running;
                 self.trim_at = Some(Instant::now() + super::TRIM_AFTER);
                 self.sequence += 1;
+                // The first process of the exec stage ended while nobody was reaped, and no
+                // signal tells of it again.
+                child::reap_orphans(self.held.child.id());
                 if let Some(exit) = self.held.child.ended() {
                     self.end(exit);
                 }
