@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use zlh_shim::durable;
+
 /// The tree below one root.
 #[derive(Debug, Clone)]
 pub(crate) struct Paths {
@@ -47,6 +49,19 @@ impl Paths {
             }
         }
         Ok(())
+    }
+
+    /// Removes the temporary files of writers that were killed. For the one agent of this root,
+    /// before it writes anything.
+    pub(crate) fn sweep(&self) {
+        durable::sweep(&self.root.join("run/zlh-agent"));
+        let mut dirs = vec![self.agent().join("config"), self.state(), self.runs()];
+        while let Some(dir) = dirs.pop() {
+            durable::sweep(&dir);
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            let inner = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            dirs.extend(inner.map(|entry| entry.path()));
+        }
     }
 
     fn agent(&self) -> PathBuf {

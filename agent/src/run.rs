@@ -97,6 +97,7 @@ async fn serve(
     let paths = Paths::new(&config.root);
     paths.prepare().map_err(|error| error.to_string())?;
     let _lock = one_agent(&paths)?;
+    paths.sweep();
     for warning in &config.warnings {
         warn!(log, "{}", warning);
     }

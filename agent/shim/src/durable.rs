@@ -17,6 +17,9 @@ use sha2::{Digest, Sha256};
 
 use crate::faults::point;
 
+/// Ends the names of temporary files, after the pid of their writer.
+const TEMPORARY: &str = ".tmp";
+
 /// The largest record that is read back.
 const MAX_RECORD: u64 = 4 << 20;
 
@@ -69,11 +72,11 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::other("a durable file needs a name"))?;
     let mut temp_name = std::ffi::OsString::from(".");
     temp_name.push(name);
-    temp_name.push(format!(".{}.tmp", std::process::id()));
+    temp_name.push(format!(".{}{TEMPORARY}", std::process::id()));
     let temp = dir.join(temp_name);
     let result = write_and_rename(&temp, path, bytes, mode).and_then(|()| sync_dir(dir));
     if result.is_err() {
-        // Best effort: the next write replaces it.
+        // Best effort: whoever [`sweep`]s removes it.
         let _ = fs::remove_file(&temp);
     }
     result
@@ -93,6 +96,27 @@ fn write_and_rename(temp: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Re
     drop(file);
     point("durable.rename")?;
     fs::rename(temp, path)
+}
+
+/// Removes the temporary files that writers who were killed left in `dir`: they carry the pid of
+/// one that is no more. Called before one's own first write there: what carries our own pid is of
+/// somebody who had it before us.
+pub fn sweep(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let writer = entry.file_name().to_str().and_then(writer_of);
+        let Some(pid) = writer else { continue };
+        let lives = crate::process::stat(pid).is_ok_and(|stat| !stat.is_dead());
+        if !lives || u32::try_from(pid) == Ok(std::process::id()) {
+            // Best effort: the next one tries it again.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The pid of whoever writes, or wrote, a temporary file of that name; none if it is no such file.
+pub fn writer_of(name: &str) -> Option<i32> {
+    name.strip_prefix('.')?.strip_suffix(TEMPORARY)?.rsplit_once('.')?.1.parse().ok()
 }
 
 /// Removes a file for good; one that is not there is as good as removed. Needs no room.
@@ -256,6 +280,28 @@ mod tests {
         assert!(write(&blocked, b"new", 0o600).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_killed_writers_left_is_removed_and_what_is_being_written_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let (init, own) = (1, std::process::id());
+        let keep = [format!(".r.json.{init}.tmp"), ".r.json.tmp".to_owned(), "r.json.7.tmp".to_owned()];
+        for name in &keep {
+            fs::write(dir.path().join(name), b"").unwrap();
+        }
+        for pid in [ended.id(), own] {
+            fs::write(dir.path().join(format!(".r.json.{pid}.tmp")), b"half").unwrap();
+        }
+        sweep(dir.path());
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, keep);
     }
 
     #[test]

@@ -158,8 +158,12 @@ impl ChildRecord {
     pub fn write(&self, run_dir: &Path) -> std::io::Result<()> {
         let (path, bytes) = (run_dir.join(files::CHILD), durable::encode_record(SCHEMA, self)?);
         let fresh = path.with_extension("new");
-        std::fs::write(&fresh, bytes)?;
-        std::fs::rename(fresh, path)
+        let written = std::fs::write(&fresh, bytes).and_then(|()| std::fs::rename(&fresh, path));
+        if written.is_err() {
+            // Best effort: the next one writes over it.
+            let _ = std::fs::remove_file(&fresh);
+        }
+        written
     }
 }
 

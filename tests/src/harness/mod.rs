@@ -8,6 +8,7 @@ pub mod archive;
 pub mod artifact_server;
 pub mod cgroup;
 pub mod console_bench;
+pub mod debris;
 pub mod disk;
 pub mod faults;
 pub mod forged_shim;

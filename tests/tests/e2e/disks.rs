@@ -1,6 +1,7 @@
 //! Disks that fail under everything: the power goes at any moment, the kernel finds the file
 //! system damaged and writes no more.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -12,7 +13,7 @@ use zlh_tests::harness::process::living_in;
 use zlh_tests::harness::store::{FakePlan, Store};
 use zlh_tests::harness::wait::{SOON, until};
 
-use crate::faults::{all_is_well, live_a_little, restart_on_a_full_disk};
+use crate::faults::{Lived, all_is_well, live_a_little, restart_on_a_full_disk};
 use crate::guards::skip;
 
 /// An agent whose root lies on a disk of its own, which is to outlive it.
@@ -41,7 +42,8 @@ fn kill_everything(agent: &mut Agent) {
     });
 }
 
-/// The container's power fails at moments all over a life: what is found afterwards is whole.
+/// The container's power fails at moments all over a life: what is found afterwards is whole, and
+/// what was answered before holds.
 #[test]
 fn a_power_cut_at_any_moment_leaves_old_or_new_and_never_half() {
     let Some((disk, mut agent)) = on_a_disk() else { return };
@@ -49,8 +51,9 @@ fn a_power_cut_at_any_moment_leaves_old_or_new_and_never_half() {
     // How long a life takes here, that the cuts fall into all of it.
     let begun = Instant::now();
     agent.start();
-    live_a_little(&agent).expect("an undisturbed life");
+    live_a_little(&agent, &mut Lived::default(), || true).expect("an undisturbed life");
     let life = begun.elapsed().max(Duration::from_millis(500));
+    let mut lived = Lived::default();
     for round in 0..rounds {
         kill_everything(&mut agent);
         // Every third from nothing, that installs are hit as well.
@@ -61,27 +64,34 @@ fn a_power_cut_at_any_moment_leaves_old_or_new_and_never_half() {
                 }
             }
             nix::unistd::sync();
+            lived = Lived::default();
         }
+        lived = lived.with_a_crash_by_accident();
         agent.spawn().unwrap();
         let cut = Instant::now() + life * (round * 7 % rounds + 1) / rounds;
         let process = agent.process();
+        let is_off = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let agent = &mut agent;
-            let lived = scope.spawn(move || {
+            let (agent, lived, is_off) = (&mut agent, &mut lived, &is_off);
+            // What is answered without power is no promise.
+            let counts = || !is_off.load(Ordering::SeqCst);
+            let life = scope.spawn(move || {
                 while agent.try_connect().is_none() && Instant::now() < cut {}
-                while Instant::now() < cut && live_a_little(agent).is_some() {}
+                while Instant::now() < cut && live_a_little(agent, lived, counts).is_some() {}
             });
             while Instant::now() < cut {
                 std::thread::yield_now();
             }
+            is_off.store(true, Ordering::SeqCst);
             disk.power_off().unwrap();
             // Ends the rest of that life.
             process.signal(Signal::SIGKILL);
-            lived.join().unwrap();
+            life.join().unwrap();
         });
         kill_everything(&mut agent);
         disk.remount();
-        all_is_well(&mut agent, &format!("power cut {round}"));
+        let rest = all_is_well(&mut agent, &format!("power cut {round}"), &lived);
+        lived = Lived::since(&rest);
     }
     println!("{rounds} power cuts over a life of {life:?}");
 }
@@ -126,5 +136,5 @@ fn a_disk_that_turned_read_only_costs_no_game() {
     assert!(status.error.as_ref().is_some_and(|why| why.contains("Read-only file system")), "{status:?}");
     kill_everything(&mut agent);
     disk.remount();
-    all_is_well(&mut agent, "a repaired disk");
+    all_is_well(&mut agent, "a repaired disk", &Lived::default().with_a_crash_by_accident());
 }

@@ -1,6 +1,7 @@
 //! Killed at every step, a full disk under every write, a clock that is years off: the game
 //! runs on, nothing is ever half written, and stop still stops.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,11 +9,15 @@ use std::time::{Duration, Instant};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
-use zlh_api::State;
+use zlh_api::{History, HistoryKind, State, Status};
+use zlh_shim::record::{Exit, ExitRecord, ShimRecord, StopStage};
+use zlh_tests::fake::events::{What, monotonic_ns};
 use zlh_tests::harness::agent::Agent;
+use zlh_tests::harness::debris::{damage, leftovers};
 use zlh_tests::harness::faults::{Faults, thorough};
+use zlh_tests::harness::http::Response;
 use zlh_tests::harness::store::{FakePlan, Store};
-use zlh_tests::harness::wait::{SOON, until};
+use zlh_tests::harness::wait::{SOON, eventually, until};
 
 /// Every so many kill points one is tried; all of them in a thorough run.
 const STRIDE: usize = 6;
@@ -26,70 +31,126 @@ const SHIM: &str = "shim";
 /// Where the process that becomes the game may die.
 const EXEC: &str = "exec";
 
+/// Between a first crash and the start that nobody asked for.
+const PAUSE: Duration = Duration::from_secs(30);
+
 const YEAR_S: i64 = 365 * 24 * 3600;
 
 fn prepared(flags: &[&str]) -> (Agent, Faults) {
-    let mut agent = Agent::prepare(Store::fake(&FakePlan::new(flags)).unwrap()).unwrap();
+    prepared_for(&FakePlan::new(flags))
+}
+
+fn prepared_for(plan: &FakePlan) -> (Agent, Faults) {
+    let mut agent = Agent::prepare(Store::fake(plan).unwrap()).unwrap();
     let faults = Faults::of(&mut agent).unwrap();
     (agent, faults)
 }
 
-/// Records that somebody had to set aside, and temporary files that nobody will ever look at.
-fn debris(root: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![root.join("opt/zlh-agent")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.file_type().unwrap().is_dir() {
-                folders.push(entry.path());
-            } else if name.contains(".broken-") {
-                found.push(entry.path());
-            }
-        }
-    }
-    found
+/// No record is broken, and nothing lies about that nobody will look at.
+#[track_caller]
+fn nothing_is_left(agent: &Agent, what: &str) {
+    assert_eq!(damage(agent.root()), Vec::<String>::new(), "{what}");
+    assert_eq!(leftovers(agent.root()), Vec::<PathBuf>::new(), "{what}");
 }
 
-/// Install, start, stop, start, crash: whatever dies on the way, the rest is left undone.
-pub(crate) fn live_a_little(agent: &Agent) -> Option<()> {
+/// The journal is whole, and no end of a run is a crash twice.
+#[track_caller]
+fn history_is_whole(agent: &Agent, what: &str) {
+    let history: History =
+        agent.http().get("/history?window=30d&limit=1000").expect("ask for the history").expect(200).json();
+    assert_eq!((history.journal.damaged, history.journal.lost), (0, 0), "{what}: {:?}", history.journal);
+    let mut crashed = BTreeSet::new();
+    for event in history.events.iter().filter(|event| event.kind == HistoryKind::Crash) {
+        assert!(crashed.insert(event.instance.clone()), "{what}: crashed twice: {event:?}");
+    }
+}
+
+/// What an agent answered before an accident: it holds, whatever happens.
+#[derive(Debug, Default)]
+pub(crate) struct Lived {
+    /// It was configured.
+    configured: bool,
+    /// Whether it is to run; unknown from a call on until it is answered.
+    wanted: Option<bool>,
+    /// Crashes that were counted before.
+    before: u32,
+    /// Crashes that were asked for, answered or not.
+    asked: u32,
+    /// Crashes that were asked for and answered.
+    crashed: u32,
+    /// Crashes that the accident itself may be.
+    by_accident: u32,
+}
+
+impl Lived {
+    /// What an agent that [is well](all_is_well) is left with: the power may end a run.
+    pub(crate) fn since(rest: &Status) -> Self {
+        Self { configured: true, wanted: Some(false), before: rest.crashes_total, ..Self::default() }
+    }
+
+    /// Whatever ran may have ended with the accident.
+    pub(crate) fn with_a_crash_by_accident(self) -> Self {
+        Self { by_accident: 1, ..self }
+    }
+}
+
+/// Install (or start), stop, start, crash: whatever dies on the way, the rest is left undone. What is
+/// answered while `counts` says so is kept in `lived`.
+pub(crate) fn live_a_little(agent: &Agent, lived: &mut Lived, counts: impl Fn() -> bool) -> Option<()> {
     let http = agent.http();
-    let reach = |wanted: fn(&zlh_api::Status) -> bool| {
+    let reach = |wanted: fn(&Status) -> bool| {
         let end = Instant::now() + SOON;
         while Instant::now() < end {
-            let status: zlh_api::Status = http.get("/status").ok()?.json();
+            let status: Status = http.get("/status").ok()?.json();
             if wanted(&status) {
                 return Some(());
             }
             // Something died: this is what the caller came to see.
             if matches!(status.state, State::Error | State::Crashed) || status.state == State::Idle {
-                let again: zlh_api::Status = http.get("/status").ok()?.json();
+                let again: Status = http.get("/status").ok()?.json();
                 return wanted(&again).then_some(());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         None
     };
-    let ready: fn(&zlh_api::Status) -> bool = |s| s.ready;
-    http.post_json("/config", &agent.payload()).ok()?;
+    let answered =
+        |answer: std::io::Result<Response>| Some((200..300).contains(&answer.ok()?.status) && counts());
+    let ready: fn(&Status) -> bool = |s| s.ready;
+    lived.wanted = None;
+    // A payload that is known asks for nothing.
+    let begun =
+        if lived.configured { http.post("/start") } else { http.post_json("/config", &agent.payload()) };
+    if answered(begun)? {
+        lived.configured = true;
+        lived.wanted = Some(true);
+    }
     reach(ready)?;
-    http.post("/stop").ok()?;
+    lived.wanted = None;
+    lived.wanted = answered(http.post("/stop"))?.then_some(false);
     reach(|s| s.state == State::Idle)?;
-    http.post("/start").ok()?;
+    lived.wanted = None;
+    lived.wanted = answered(http.post("/start"))?.then_some(true);
     reach(ready)?;
-    http.post_json("/console/command", &serde_json::json!({ "command": "crash 3" })).ok()?;
+    lived.asked += 1;
+    let crash = http.post_json("/console/command", &serde_json::json!({ "command": "crash 3" }));
+    lived.crashed += u32::from(answered(crash)?);
     reach(|s| s.state == State::Crashed)
 }
 
-/// After any accident: one game at most, no file half written, and everything works again.
-pub(crate) fn all_is_well(agent: &mut Agent, what: &str) {
+/// After any accident: one game at most, no file half written, what was answered holds, nothing is
+/// counted twice, and everything works again. How it is in the end: configured, and stopped.
+pub(crate) fn all_is_well(agent: &mut Agent, what: &str, lived: &Lived) -> Status {
     if agent.http().get("/health").is_err() {
         agent.start();
     }
     // Before that it is idle and configured for nothing, whatever runs.
     agent.recalled();
-    let status = agent.wait_status("rest", SOON, |s| {
-        matches!(s.state, State::Idle | State::Crashed | State::Error) || s.ready
+    // Whoever took an order passes it on, and its end is counted; unless the accident came first.
+    let least = lived.before + if lived.by_accident == 0 { lived.crashed } else { 0 };
+    let status = agent.wait_status(what, SOON, |s| {
+        let is_at_rest = matches!(s.state, State::Idle | State::Crashed | State::Error) || s.ready;
+        is_at_rest && s.crashes_total >= least
     });
     let games = agent.living_games();
     assert!(games.len() <= 1, "{what}: {games:?}");
@@ -98,7 +159,11 @@ pub(crate) fn all_is_well(agent: &mut Agent, what: &str) {
             agent.living_games().is_empty()
         });
     }
-    assert_eq!(debris(agent.root()), Vec::<PathBuf>::new(), "{what}");
+    assert_eq!(damage(agent.root()), Vec::<String>::new(), "{what}");
+    assert!(status.config.is_some() || !lived.configured, "{what}: /config was answered: {status:?}");
+    if let Some(wanted) = lived.wanted {
+        assert_eq!(status.state != State::Idle, wanted, "{what}: it was answered: {lived:?}, {status:?}");
+    }
     if status.config.is_none() {
         agent.configure();
     } else if !status.ready {
@@ -106,9 +171,14 @@ pub(crate) fn all_is_well(agent: &mut Agent, what: &str) {
     }
     let status = agent.wait_ready();
     assert_eq!(agent.living_games().len(), 1, "{what}: {status:?}");
+    nothing_is_left(agent, what);
     agent.post("/stop", 204);
-    agent.wait_state(State::Idle);
+    let status = agent.wait_state(State::Idle);
     assert!(agent.living_games().is_empty(), "{what}: idle, and a game lives");
+    let most = lived.before + lived.asked + lived.by_accident;
+    assert!((least..=most).contains(&status.crashes_total), "{what}: {lived:?}, {status:?}");
+    history_is_whole(agent, what);
+    status
 }
 
 /// Kills processes of one role at one point after the other, each in a life of its own; what was tried.
@@ -116,7 +186,7 @@ fn killed_at_every_point(role: &str) -> String {
     let every = if thorough() { 1 } else { STRIDE };
     let (mut agent, faults) = prepared(&[]);
     agent.start();
-    live_a_little(&agent).expect("an undisturbed life");
+    live_a_little(&agent, &mut Lived::default(), || true).expect("an undisturbed life");
     let points = faults.reached(role);
     drop(agent);
     assert!(!points.is_empty());
@@ -129,9 +199,11 @@ fn killed_at_every_point(role: &str) -> String {
         faults.plan(&format!("kill {role} {at}")).unwrap();
         // It may be dead before it listens.
         agent.spawn().unwrap();
+        // Without its shim, or before it became the game, a run may end as it must not.
+        let mut lived = Lived { by_accident: u32::from(role != AGENT), ..Lived::default() };
         let begun = Instant::now();
         while faults.reached(role).len() <= at && begun.elapsed() < SOON {
-            if agent.try_connect().is_some() && live_a_little(&agent).is_none() {
+            if agent.try_connect().is_some() && live_a_little(&agent, &mut lived, || true).is_none() {
                 break;
             }
         }
@@ -144,7 +216,7 @@ fn killed_at_every_point(role: &str) -> String {
             agent.kill();
             agent.start();
         }
-        all_is_well(&mut agent, &what);
+        all_is_well(&mut agent, &what, &lived);
     }
     assert!(reached * 10 >= tried * 8, "{reached} of {tried}");
     format!("{role}: {} points, one in {every} tried, {reached} of {tried} reached", points.len())
@@ -228,7 +300,8 @@ fn an_agent_killed_at_any_point_of_a_maintenance_keeps_its_word() {
         assert!(agent.living_games().is_empty(), "{what}");
         agent.http().delete("/maintenance").unwrap().expect(200);
         agent.wait_ready();
-        assert_eq!(debris(agent.root()), Vec::<PathBuf>::new(), "{what}");
+        nothing_is_left(&agent, &what);
+        history_is_whole(&agent, &what);
     }
 }
 
@@ -257,7 +330,7 @@ fn with_no_space_at_all_the_game_runs_on_and_stop_stops() {
     restart_on_a_full_disk(&mut agent);
     agent.wait_status("an answer", SOON, |s| s.config.is_some());
     faults.clear().unwrap();
-    all_is_well(&mut agent, "space again");
+    all_is_well(&mut agent, "space again", &Lived { configured: true, ..Lived::default() });
 }
 
 /// A thousand refused writes (in a thorough run), over starts, stops, crashes and floods.
@@ -274,9 +347,12 @@ fn a_thousand_refused_writes_corrupt_nothing() {
         assert!(begun.elapsed() < Duration::from_secs(400), "{} refused", faults.refused().len());
         // Different strides meet different steps of each write.
         let every = [2, 3, 5, 7, 11, 13][round % 6];
-        faults
-            .plan(&format!("enospc durable {every}\nenospc console {}\nenospc slot 2", every % 3 + 1))
-            .unwrap();
+        let (console, journal) = (every % 3 + 1, (every + 1) % 3 + 1);
+        let plan = ["durable", "console", "slot", "journal"]
+            .iter()
+            .zip([every, console, 2, journal])
+            .map(|(what, every)| format!("enospc {what} {every}\n"));
+        faults.plan(&plan.collect::<String>()).unwrap();
         let ready = agent.wait_status("a state to act on", SOON, |s| {
             s.ready || matches!(s.state, State::Idle | State::Crashed | State::Error)
         });
@@ -293,11 +369,18 @@ fn a_thousand_refused_writes_corrupt_nothing() {
             match round % 3 {
                 0 => {
                     agent.post("/stop", 204);
-                    agent.wait_state(State::Idle);
+                    let status = agent.wait_state(State::Idle);
+                    assert_eq!(status.crashes_total, ready.crashes_total, "round {round}: {status:?}");
                 }
                 1 => {
                     agent.command("crash 3");
-                    agent.wait_status("the end", SOON, |s| !s.process_running);
+                    let status =
+                        agent.wait_status("the end", SOON, |s| s.crashes_total > ready.crashes_total);
+                    assert_eq!(
+                        (status.crashes_total, status.last_crash_exit_code),
+                        (ready.crashes_total + 1, Some(3)),
+                        "round {round}: {status:?}"
+                    );
                 }
                 _ => {
                     restart_on_a_full_disk(&mut agent);
@@ -309,21 +392,21 @@ fn a_thousand_refused_writes_corrupt_nothing() {
             agent.post("/start", 202);
         }
         assert!(agent.living_games().len() <= 1, "round {round}");
-        assert_eq!(debris(agent.root()), Vec::<PathBuf>::new(), "round {round}");
+        nothing_is_left(&agent, &format!("round {round}"));
         round += 1;
     }
     let refused = faults.refused();
-    let kinds = |prefix: &str| refused.iter().filter(|name| name.starts_with(prefix)).count();
-    println!(
-        "{} refused in {round} rounds: {} durable, {} console, {} slot",
-        refused.len(),
-        kinds("durable"),
-        kinds("console"),
-        kinds("slot")
-    );
-    assert!(kinds("durable") >= wanted / 20, "{refused:?}");
+    let kinds = ["durable", "console", "slot", "journal"]
+        .map(|kind| (kind, refused.iter().filter(|name| name.starts_with(kind)).count()));
+    println!("{} refused in {round} rounds: {kinds:?}", refused.len());
+    for ((kind, times), least) in
+        kinds.into_iter().zip([wanted / 20, wanted / 20, wanted / 100, wanted / 100])
+    {
+        assert!(times >= least, "{kind}: {times} of at least {least}: {refused:?}");
+    }
     faults.clear().unwrap();
-    all_is_well(&mut agent, "space again");
+    let before = agent.status().crashes_total;
+    all_is_well(&mut agent, "space again", &Lived { configured: true, before, ..Lived::default() });
 }
 
 /// Not even its own address can be written then: it has to be told where to listen.
@@ -331,6 +414,11 @@ pub(crate) fn restart_on_a_full_disk(agent: &mut Agent) {
     agent.listen_on(agent.address().port());
     agent.kill();
     agent.start_at_known_address();
+}
+
+/// Blocks that anybody can still have.
+fn free_blocks(disk: &Path) -> u64 {
+    nix::sys::statvfs::statvfs(disk).unwrap().blocks_available()
 }
 
 /// A disk that is really full, to the last byte.
@@ -354,10 +442,18 @@ fn zero_bytes_free() {
     agent.wait_ready();
     let game = agent.game();
     let ballast = disk.join("ballast");
+    // Whatever frees a byte meanwhile, in the end there is none.
     let fill = || {
-        let mut file = fs::OpenOptions::new().append(true).create(true).open(&ballast).unwrap();
-        let block = vec![1_u8; 4096];
-        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+        until("not a byte to be free", SOON, || {
+            let mut file = fs::OpenOptions::new().append(true).create(true).open(&ballast).unwrap();
+            let block = vec![1_u8; 4096];
+            while std::io::Write::write_all(&mut file, &block).is_ok() {}
+            free_blocks(&disk) == 0
+        });
+    };
+    let ended = |agent: &Agent, instance: &str| {
+        let record = ExitRecord::read(&run_dir(agent), instance).unwrap();
+        (record.exit, record.stop)
     };
     fill();
     agent.command("flood 600KB 0");
@@ -372,12 +468,35 @@ fn zero_bytes_free() {
     restart_on_a_full_disk(&mut agent);
     agent.wait_ready();
     assert_eq!(agent.game(), game);
+    let instance = instance_of(&agent);
+    fill();
+    assert_eq!(free_blocks(&disk), 0);
     agent.post("/stop", 204);
     let status = agent.wait_state(State::Idle);
     assert_eq!(status.crashes_total, 0, "{status:?}");
     assert!(agent.living_games().is_empty());
+    assert_eq!(ended(&agent, &instance), (Exit::Exited { code: 0 }, Some(StopStage::Command)));
+
+    // And a crash is what it was, for the next agent as well.
     fs::remove_file(&ballast).unwrap();
-    all_is_well(&mut agent, "space again");
+    agent.post("/start", 202);
+    agent.wait_ready();
+    let instance = instance_of(&agent);
+    fill();
+    assert_eq!(free_blocks(&disk), 0);
+    agent.command("crash 3");
+    let is_crashed = |status: &Status| {
+        assert_eq!((status.crashes_total, status.last_crash_exit_code), (1, Some(3)), "{status:?}");
+    };
+    is_crashed(&agent.wait_state(State::Crashed));
+    assert_eq!(ended(&agent, &instance), (Exit::Exited { code: 3 }, None));
+    fill();
+    restart_on_a_full_disk(&mut agent);
+    agent.recalled();
+    is_crashed(&agent.wait_state(State::Crashed));
+    fs::remove_file(&ballast).unwrap();
+    let rest = Lived { configured: true, wanted: Some(true), asked: 1, crashed: 1, ..Lived::default() };
+    all_is_well(&mut agent, "space again", &rest);
     drop(agent);
     umount2(&disk, MntFlags::MNT_DETACH).unwrap();
 }
@@ -385,36 +504,95 @@ fn zero_bytes_free() {
 /// A year forward, a year back, with the agent away and without: no pause ends early or never.
 #[test]
 fn a_clock_that_jumps_a_year_changes_no_pause() {
-    for shift in [YEAR_S, -YEAR_S] {
-        let (mut agent, faults) = prepared(&[]);
-        agent.start();
-        agent.configure();
-        agent.wait_ready();
-        agent.command("crash 3");
-        agent.wait_state(State::Crashed);
-        let crashed = Instant::now();
-        faults.clock(shift).unwrap();
-        let left = |agent: &Agent| {
-            let status = agent.status();
-            let at: jiff::Timestamp = status.next_restart_at.as_ref()?.parse().ok()?;
-            Some(at.as_second() - i64::try_from(status.timestamp).ok()?)
-        };
-        agent.kill();
-        agent.start();
-        let status = agent.recalled();
-        assert_eq!(status.state, State::Crashed, "{shift}: {status:?}");
-        let left = left(&agent).expect("a planned restart");
-        let gone = i64::try_from(crashed.elapsed().as_secs()).unwrap();
-        assert!((29 - gone - 1..=30).contains(&left), "{shift}: {left} s left, {gone} s gone");
-        assert!(status.last_crash_uptime_seconds.is_some_and(|s| s < 60), "{shift}: {status:?}");
-        // And a run that began before the jump has lived as long as it has.
-        agent.post("/start", 202);
-        agent.wait_ready();
-        faults.clock(-shift).unwrap();
-        agent.command("crash 4");
-        let status = agent.wait_state(State::Crashed);
-        assert!(status.last_crash_uptime_seconds.is_some_and(|s| s < 60), "{shift}: {status:?}");
-        assert_eq!(status.last_crash_exit_code, Some(4));
-        assert_eq!(status.crash_count, 1, "a start by hand forgave the first");
-    }
+    std::thread::scope(|scope| {
+        for shift in [YEAR_S, -YEAR_S] {
+            for jump in [jumps_while_it_is_away, jumps_in_a_pause, jumps_in_a_stop] {
+                scope.spawn(move || jump(shift));
+            }
+        }
+    });
+}
+
+fn jumps_while_it_is_away(shift: i64) {
+    let (mut agent, faults) = prepared(&[]);
+    agent.start();
+    agent.configure();
+    agent.wait_ready();
+    let crashed = Instant::now();
+    agent.command("crash 3");
+    agent.wait_state(State::Crashed);
+    faults.clock(shift).unwrap();
+    let left = |agent: &Agent| {
+        let status = agent.status();
+        let at: jiff::Timestamp = status.next_restart_at.as_ref()?.parse().ok()?;
+        Some(at.as_second() - i64::try_from(status.timestamp).ok()?)
+    };
+    agent.kill();
+    agent.start();
+    let status = agent.recalled();
+    assert_eq!(status.state, State::Crashed, "{shift}: {status:?}");
+    let left = left(&agent).expect("a planned restart");
+    let gone = i64::try_from(crashed.elapsed().as_secs()).unwrap();
+    assert!((29 - gone - 1..=30).contains(&left), "{shift}: {left} s left, {gone} s gone");
+    assert!(status.last_crash_uptime_seconds.is_some_and(|s| s < 60), "{shift}: {status:?}");
+    // And a run that began before the jump has lived as long as it has.
+    agent.post("/start", 202);
+    agent.wait_ready();
+    faults.clock(-shift).unwrap();
+    agent.command("crash 4");
+    let status = agent.wait_state(State::Crashed);
+    assert!(status.last_crash_uptime_seconds.is_some_and(|s| s < 60), "{shift}: {status:?}");
+    assert_eq!(status.last_crash_exit_code, Some(4));
+    assert_eq!(status.crash_count, 1, "a start by hand forgave the first");
+}
+
+/// The restart that was planned before the jump comes when it was planned for.
+fn jumps_in_a_pause(shift: i64) {
+    let (mut agent, faults) = prepared(&[]);
+    agent.start();
+    agent.configure();
+    agent.wait_ready();
+    let crashed_ns = monotonic_ns();
+    agent.command("crash 3");
+    agent.wait_state(State::Crashed);
+    faults.clock(shift).unwrap();
+    let again_ns = eventually("the start after the pause", 2 * PAUSE, || {
+        let events = agent.events();
+        let mut starts = events.iter().filter(|event| event.what == What::Started);
+        starts.nth(1).map(|start| start.at_ns).ok_or_else(|| agent.status().next_restart_at)
+    });
+    let pause = Duration::from_nanos(again_ns - crashed_ns);
+    assert!(pause >= PAUSE, "{shift}: started again after {pause:?}");
+    let status = agent.wait_ready();
+    assert_eq!(status.crashes_total, 1, "{shift}: {status:?}");
+}
+
+/// A server that ignores everything is ended when its time is over.
+fn jumps_in_a_stop(shift: i64) {
+    let (grace_s, term_s) = (4, 2);
+    let flags = FakePlan::new(&["--stop", "ignore", "--ignore-sigterm"]);
+    let (mut agent, faults) = prepared_for(&FakePlan { grace_s, term_s, ..flags });
+    agent.start();
+    agent.configure();
+    agent.wait_ready();
+    let instance = instance_of(&agent);
+    let asked = Instant::now();
+    agent.post("/stop", 204);
+    agent.wait_event(What::Command, "stop");
+    faults.clock(shift).unwrap();
+    agent.wait_state(State::Idle);
+    let took = asked.elapsed();
+    assert!(took >= Duration::from_secs(grace_s + term_s), "{shift}: killed after {took:?}");
+    let record = ExitRecord::read(&run_dir(&agent), &instance).unwrap();
+    assert_eq!(record.stop, Some(StopStage::Kill), "{shift}: {record:?}");
+    assert_eq!(record.exit, Exit::Killed { signal: 9, core: false }, "{shift}");
+}
+
+fn run_dir(agent: &Agent) -> PathBuf {
+    agent.root_path("opt/zlh-agent/run/game")
+}
+
+/// The run that the shim's record names.
+fn instance_of(agent: &Agent) -> String {
+    ShimRecord::read(&run_dir(agent)).unwrap().instance
 }

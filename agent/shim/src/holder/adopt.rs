@@ -58,6 +58,7 @@ pub(super) fn hold(run_dir: &Path, head: &OsStr) -> Result<Held, SetupError> {
     std::env::set_current_dir(run_dir).map_err(io_at("enter the run directory"))?;
     let here = Path::new(".");
     let holder_lock = lock(here, files::HOLDER_LOCK)?;
+    crate::durable::sweep(here);
     let mut record = ShimRecord::read(here)?;
     let main = identify(here, &record).map_err(SetupError::Adopt)?;
     let kin = Kin::foreign(here, Some(main.id()));

@@ -87,6 +87,7 @@ pub(super) fn hold(run_dir: &Path) -> Result<Held, SetupError> {
     let slot_lock = lock(here, files::LOCK)?;
     // The shim of the run before may have adopted it: then it does not hold the slot's lock.
     let holder_lock = lock(here, files::HOLDER_LOCK)?;
+    crate::durable::sweep(here);
     let spec = Spec::read(here)?;
     let _ = crate::faults::point("hold.locked");
     let log = Writer::open(&here.join(files::CONSOLE), spec.console, last_console_end(here))
