@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use futures_util::FutureExt;
 use tokio::time::{Instant, sleep_until};
 use zlh_api::client::{Client, LogQuery};
 
@@ -21,9 +22,7 @@ pub(crate) async fn run(client: &Client, printer: Printer) -> Result<Exit> {
     let mut end_at: Option<Instant> = None;
     loop {
         let until = quiet_at.into_iter().chain(end_at).min();
-        tokio::select! {
-            // What has come is shown before anybody looks at the time.
-            biased;
+        let chunk = tokio::select! {
             piece = input.recv(), if end_at.is_none() => {
                 let at_end = piece.is_none();
                 let complete = match piece {
@@ -37,16 +36,22 @@ pub(crate) async fn run(client: &Client, printer: Printer) -> Result<Exit> {
                     end_at = Some(Instant::now() + LINGER);
                     quiet_at = Some(Instant::now() + QUIET);
                 }
+                continue;
             }
-            chunk = stream.chunk() => {
-                let Some(bytes) = chunk? else { return Ok(Exit::Ok) };
-                let mut text = String::new();
-                output.push(&bytes, &mut text);
-                printer.data(&text)?;
-                quiet_at = end_at.map(|_| Instant::now() + QUIET);
+            chunk = stream.chunk() => chunk,
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
+                // On a machine that rested: what has come meanwhile is shown.
+                match stream.chunk().now_or_never() {
+                    Some(chunk) if end_at.is_some_and(|end| Instant::now() < end) => chunk,
+                    _ => return Ok(Exit::Ok),
+                }
             }
-            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return Ok(Exit::Ok),
-        }
+        };
+        let Some(bytes) = chunk? else { return Ok(Exit::Ok) };
+        let mut text = String::new();
+        output.push(&bytes, &mut text);
+        printer.data(&text)?;
+        quiet_at = end_at.map(|_| Instant::now() + QUIET);
     }
 }
 
