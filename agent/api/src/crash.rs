@@ -131,7 +131,7 @@ pub enum CrashActionId {
     RestoreRegion,
     /// End a process of an earlier run that still holds the port.
     FreePort,
-    /// A newer agent's remedy. Never sent.
+    /// A newer agent's remedy: what a reader takes a word for that it does not know.
     #[serde(other)]
     Unknown,
 }

@@ -187,7 +187,7 @@ pub enum HistoryKind {
     Recovered,
     /// `count` entries could not be kept.
     Gap,
-    /// A newer agent's event; `detail` may tell it. Never sent.
+    /// A newer agent's event; `detail` may tell it: what a reader takes a word for that it does not know.
     #[serde(other)]
     Unknown,
 }

@@ -27,7 +27,7 @@ pub enum OperationKind {
     Rollback,
     /// Update the agent itself.
     Update,
-    /// A newer agent's operation. Never sent.
+    /// A newer agent's operation: what a reader takes a word for that it does not know.
     #[serde(other)]
     Unknown,
 }

@@ -49,7 +49,8 @@ pub enum ErrorCode {
     TooManyRequests,
     /// A fault of the agent or its machine.
     Internal,
-    /// A newer agent's reason; `status` and `detail` still say what it means. Never sent.
+    /// A newer agent's reason: what a reader takes a word for that it does not know. `status` and
+    /// `detail` still say what it means.
     #[serde(other)]
     Unknown,
 }

@@ -106,12 +106,21 @@ pub fn sweep(dir: &Path) {
     for entry in entries.flatten() {
         let writer = entry.file_name().to_str().and_then(writer_of);
         let Some(pid) = writer else { continue };
-        let lives = crate::process::stat(pid).is_ok_and(|stat| !stat.is_dead());
-        if !lives || u32::try_from(pid) == Ok(std::process::id()) {
+        // Who cannot be looked at may live.
+        let dead = match crate::process::stat(pid) {
+            Ok(stat) => stat.is_dead(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound || is_gone(&error),
+        };
+        if dead || u32::try_from(pid) == Ok(std::process::id()) {
             // Best effort: the next one tries it again.
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// It ended while it was looked at.
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// The pid of whoever writes, or wrote, a temporary file of that name; none if it is no such file.

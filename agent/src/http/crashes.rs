@@ -52,7 +52,9 @@ pub(crate) async fn act(
 ) -> Answer<Response> {
     let Path((id, action)) = path.map_err(|_| unknown("that is no text"))?;
     let crash = find(&app, id).await?;
-    let offered: Vec<&CrashAction> = crash.remedy.iter().filter_map(|step| step.action.as_ref()).collect();
+    let offered = crash.remedy.iter().filter_map(|step| step.action.as_ref());
+    // A newer agent's remedies are not ours to name.
+    let offered: Vec<&CrashAction> = offered.filter(|action| action.id != CrashActionId::Unknown).collect();
     let name = |one: &CrashAction| {
         serde_json::to_value(one.id).ok().and_then(|id| id.as_str().map(str::to_owned)).unwrap_or_default()
     };

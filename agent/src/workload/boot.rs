@@ -123,10 +123,13 @@ impl Driver {
         self.explain_what_was_left();
         // Also under a payload that cannot be used something may be running.
         self.reconcile(broken.is_none()).await;
-        self.stop_for_maintenance();
+        self.stop_for_maintenance().await;
         if let Some(reason) = broken {
             warn!(self.context.log, "{}", reason);
-            self.machine.adopt_error(reason, self.run.is_some());
+            // What is being stopped goes on being stopped; whoever starts it afterwards is told.
+            if !matches!(self.machine.phase(), Phase::Stopping { .. }) {
+                self.machine.adopt_error(reason, self.run.is_some());
+            }
         }
     }
 

@@ -7,10 +7,13 @@
 use serde::{Deserialize, Serialize};
 use slog::{info, warn};
 use zlh_api::{ErrorCode, OperationKind, Problem};
+use zlh_shim::process::carriers;
+use zlh_shim::spec::Spec;
 
 use super::driver::Driver;
 use super::handle::{Outcome, Repair, Verb};
 use super::machine::{Command, Phase, Refusal};
+use super::orphan::clear_slot;
 use crate::errors::chain;
 
 /// `state/maintenance.json`, as long as it lasts.
@@ -20,10 +23,18 @@ pub(crate) struct Maintenance {
     pub since: Option<String>,
     /// What the operator said.
     pub reason: Option<String>,
-    /// The run that is stopped for it: whoever is killed before its stop was begun leaves that to
-    /// the next agent.
+    /// Whoever is killed before the stop was begun leaves it to the next agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stops: Option<String>,
+    pub stops: Option<Owed>,
+}
+
+/// A stop for a maintenance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owed {
+    /// The run that is stopped.
+    pub run: String,
+    /// Without warning anybody.
+    pub now: bool,
 }
 
 impl Maintenance {
@@ -50,13 +61,29 @@ impl Driver {
     }
 
     /// At boot, once what runs was found: an earlier agent may have had no time to stop it.
-    pub(super) fn stop_for_maintenance(&mut self) {
-        let owed = self.maintenance.as_ref().and_then(|maintenance| maintenance.stops.as_ref());
-        let due = owed.is_some() && owed == self.run.as_ref().map(|run| &run.instance);
-        if due && !matches!(self.machine.phase(), Phase::Stopping { .. }) {
+    pub(super) async fn stop_for_maintenance(&mut self) {
+        let Some(owed) = self.maintenance.as_ref().and_then(|maintenance| maintenance.stops.clone()) else {
+            return;
+        };
+        let running = self.run.as_ref().map(|run| &run.instance);
+        if running == Some(&owed.run) && !matches!(self.machine.phase(), Phase::Stopping { .. }) {
             info!(self.context.log, "stopping for maintenance what the agent before had no time to stop");
             // A stop is never refused.
-            let _ = self.stop_and_keep_wanted(false);
+            let _ = self.stop_and_keep_wanted(owed.now);
+        } else if running.is_none() && self.memory.counted.as_ref() != Some(&owed.run) {
+            self.call_off(owed.run).await;
+        }
+    }
+
+    /// A run that was begun and of which nothing is to be seen yet: its shim may be on its way, and
+    /// would start what nobody stops.
+    async fn call_off(&self, run: String) {
+        let run_dir = self.context.run_dir.clone();
+        let begun = tokio::task::spawn_blocking(move || {
+            Spec::read(&run_dir).is_ok_and(|spec| spec.instance == run) && carriers(&run).is_empty()
+        });
+        if begun.await.unwrap_or(false) {
+            clear_slot(&self.context.run_dir, None).await;
         }
     }
 
@@ -96,19 +123,27 @@ impl Driver {
                 _ => true,
             };
         let running = self.run.as_ref().map(|run| &run.instance).or(self.starting.as_ref());
-        let stopped = running.filter(|_| stops).or_else(|| before.and_then(|before| before.stops.as_ref()));
-        let maintenance = Maintenance { since, reason, stops: stopped.cloned() };
+        let owed = running.filter(|_| stops).map(|run| Owed { run: run.clone(), now });
+        let stops_run = owed.or_else(|| before.and_then(|before| before.stops.clone()));
+        let maintenance = Maintenance { since, reason, stops: stops_run };
         if self.maintenance.as_ref() != Some(&maintenance) {
-            self.context.shelf.store_maintenance(&maintenance).map_err(|error| {
-                if self.maintenance.is_none() {
-                    // It may be there all the same, and would hold the next agent.
-                    let _ = self.context.shelf.forget_maintenance();
+            let says_the_same = before.is_some_and(|before| before.reason == maintenance.reason);
+            match self.context.shelf.store_maintenance(&maintenance) {
+                // It holds already, and no disk keeps anybody from stopping.
+                Err(error) if says_the_same => {
+                    warn!(self.context.log, "the stop for maintenance cannot be recorded"; "why" => chain(&error));
                 }
-                let detail = format!("maintenance cannot be recorded: {error}; free some disk space");
-                Problem::new(ErrorCode::Internal, detail)
-            })?;
-            let is_new = before.is_none_or(|before| before.reason != maintenance.reason);
-            if is_new {
+                Err(error) => {
+                    if self.maintenance.is_none() {
+                        // It may be there all the same, and would hold the next agent.
+                        let _ = self.context.shelf.forget_maintenance();
+                    }
+                    let detail = format!("maintenance cannot be recorded: {error}; free some disk space");
+                    return Err(Problem::new(ErrorCode::Internal, detail));
+                }
+                Ok(()) => {}
+            }
+            if !says_the_same {
                 info!(self.context.log, "maintenance"; "reason" => maintenance.reason.as_deref().unwrap_or("none given"));
                 self.note_maintenance(&maintenance);
             }

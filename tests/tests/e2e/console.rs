@@ -170,8 +170,16 @@ fn a_flood_is_whole_in_the_log_and_the_server_never_waits() {
 fn a_viewer_that_does_not_read_holds_up_nobody() {
     let agent = Agent::with_ready_fake(&[]);
     let lazy: Vec<Viewer> = (0..3).map(|_| viewer(&agent)).collect();
-    agent.command("flood 32000000 0");
     let last = String::from_utf8(flood_line(499_999)).unwrap();
+    let (mut reading, end) = (viewer(&agent), last.trim_end().as_bytes().to_vec());
+    let reads = std::thread::spawn(move || {
+        reading.receive_until("the end of the flood", FLOODED, |viewer| {
+            let seen = viewer.received();
+            seen[seen.len().saturating_sub(200)..].windows(end.len()).any(|part| part == end)
+        });
+    });
+    agent.command("flood 32000000 0");
+    reads.join().expect("who reads sees the flood to its end");
     until("the end of the flood", FLOODED, || log(&agent, "?tail=3").text().contains(last.trim_end()));
     // It reads, and would not have been kept waiting for the length of a flood.
     let mut eager = viewer(&agent);

@@ -196,13 +196,15 @@ fn restarts_leak_no_descriptor_no_thread_and_no_process() {
     });
 }
 
-/// What lies in the folders that runs write to.
+/// What lies in the folders that runs write to, but for journal and console: these have bounds of
+/// their own, and tests.
 fn files_of(agent: &Agent) -> Vec<PathBuf> {
     let mut found = vec![agent.root_path("opt/zlh-agent/run"), agent.root_path("opt/zlh-agent/state")];
     let mut next = 0;
     while let Some(path) = found.get(next).cloned() {
         next += 1;
-        found.extend(fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        let inside = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        found.extend(inside.filter(|path| !path.ends_with("journal") && !path.ends_with("console")));
     }
     found
 }

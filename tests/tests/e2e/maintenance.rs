@@ -8,6 +8,9 @@ use serde_json::json;
 use zlh_api::{ErrorCode, History, HistoryKind, Maintenance, OperationKind, OperationState, State};
 use zlh_tests::fake::events::What;
 use zlh_tests::harness::agent::Agent;
+use zlh_tests::harness::faults::Faults;
+use zlh_tests::harness::process::living_in;
+use zlh_tests::harness::store::{FakePlan, Store};
 use zlh_tests::harness::wait::{SOON, until};
 use zlh_tests::harness::zlhctl;
 
@@ -211,6 +214,35 @@ fn what_is_still_stopping_when_it_is_over_starts_again() {
     agent.http().delete("/maintenance?start=false").unwrap().expect(200);
     let status = agent.status();
     assert!(status.state == State::Crashed && status.next_restart_at.is_some(), "{status:?}");
+}
+
+/// The agent dies before the shim of a start has begun: nothing of it comes later.
+#[test]
+fn what_was_about_to_begin_does_not() {
+    let mut agent = Agent::prepare(Store::fake(&FakePlan::new(&[])).unwrap()).unwrap();
+    let faults = Faults::of(&mut agent).unwrap();
+    agent.start();
+    agent.configure();
+    agent.wait_ready();
+    agent.post("/stop", 204);
+    agent.wait_state(State::Idle);
+    let reached = || faults.reached("shim").iter().filter(|point| *point == "hold.locked").count();
+    let before = reached();
+    faults.plan("hold hold.locked").unwrap();
+    agent.post("/start", 202);
+    until("the shim has begun", SOON, || reached() > before);
+    begin(&agent, &json!({}));
+    agent.kill();
+    agent.start();
+    let status = agent.recalled();
+    assert_eq!((status.state, status.maintenance), (State::Idle, true));
+    faults.clear().unwrap();
+    let left = living_in(&folder(&agent));
+    assert!(left.is_empty(), "{left:?} would start a game later");
+    assert!(agent.living_games().is_empty());
+    end(&agent);
+    agent.wait_ready();
+    assert_eq!(agent.living_games().len(), 1);
 }
 
 /// What our own stop makes a server say is not a player's doing.
